@@ -1,0 +1,419 @@
+//! [`GracePeriod`] and [`Budget`]: the time there is, and how it is split. Every rule is a value in this file.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::{Error, Kind};
+
+/// `terminationGracePeriodSeconds`: the seconds between the kubelet's first step against a container and SIGKILL.
+///
+/// The clock includes the preStop hook (kubelet rules R9 to R11). The downward API cannot give the number
+/// (kubernetes#50032), so the manifest repeats it in `TERMINATION_GRACE_PERIOD_SECONDS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GracePeriod(Duration);
+
+impl GracePeriod {
+    /// The variable that [`from_env`](Self::from_env) reads.
+    pub const VARIABLE: &'static str = "TERMINATION_GRACE_PERIOD_SECONDS";
+
+    /// 30 s, what Kubernetes gives a pod whose manifest says nothing.
+    pub const DEFAULT: Self = Self(Duration::from_secs(30));
+
+    /// A year: longer than any grace period that is meant, short enough that no clock overflows.
+    const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
+    const ADVICE: &'static str = "give the whole seconds of the pod's terminationGracePeriodSeconds, \
+        from 1 to 31536000, without a unit; or unset it for 30";
+
+    /// A grace period of this many seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_grace_period`] for 0 (Kubernetes' word for "kill at once": there is nothing to plan) and for
+    /// more than a year.
+    pub fn from_secs(seconds: u64) -> Result<Self, Error> {
+        Self::checked("terminationGracePeriodSeconds", &seconds.to_string(), Some(seconds))
+    }
+
+    /// The grace period from the variable `TERMINATION_GRACE_PERIOD_SECONDS`, else 30 s.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_grace_period`] when the variable is set to anything else than whole seconds from 1 to 31536000
+    /// (`0`, `-5`, `abc`, `30s`): a typo must not become a default that Kubernetes does not share.
+    pub fn from_env() -> Result<Self, Error> {
+        match std::env::var_os(Self::VARIABLE) {
+            None => Ok(Self::DEFAULT),
+            Some(value) => {
+                let value = value.to_string_lossy();
+                Self::checked(Self::VARIABLE, &value, value.parse().ok())
+            }
+        }
+    }
+
+    fn checked(from: &str, value: &str, seconds: Option<u64>) -> Result<Self, Error> {
+        seconds
+            .filter(|s| (1..=Self::LONGEST.as_secs()).contains(s))
+            .map(|s| Self(Duration::from_secs(s)))
+            .ok_or_else(|| {
+                Error::new(Kind::GracePeriod {
+                    from: from.to_owned(),
+                    value: value.to_owned(),
+                    advice: Self::ADVICE,
+                })
+            })
+    }
+
+    /// The length.
+    #[must_use]
+    pub const fn length(self) -> Duration {
+        self.0
+    }
+}
+
+impl Default for GracePeriod {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+impl fmt::Display for GracePeriod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} s", self.0.as_secs())
+    }
+}
+
+/// How a length of time until SIGKILL is split. The drain gets what the others leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shares {
+    /// The whole that is split.
+    pub(crate) total: Duration,
+    /// Between the deadline and SIGKILL: for the exit itself. The kubelet's extra 2 s (R15) are never planned on.
+    pub(crate) exit_reserve: Duration,
+    /// Reserved for `on_stopped` hooks, whatever the drain used (S7).
+    pub(crate) on_stopped: Duration,
+    /// Reserved for cutting what is left after the drain.
+    pub(crate) force_close: Duration,
+    /// For leaving the registries, all at once.
+    pub(crate) leave: Duration,
+    /// What one `pre_stop` hook gets that has no limit of its own.
+    pub(crate) pre_stop: Duration,
+    /// Too short for a lame duck: registries are left without waiting for visibility, hooks get the leave budget.
+    pub(crate) express: bool,
+}
+
+/// At and under this there is no room for a lame duck: kube-proxy alone needs about a second to notice.
+const EXPRESS: Duration = Duration::from_secs(3);
+
+/// On Kubernetes, without a registry that says more: endpoint removal was seen to take 0.9 to 1.1 s in a rollout,
+/// and bigger clusters and external load balancers add to it.
+const LAME_DUCK_ON_KUBERNETES: Duration = Duration::from_secs(5);
+
+/// Under this share of the grace period the drain is no drain: `build()` refuses.
+const LEAST_DRAIN: f64 = 0.10;
+
+impl Shares {
+    pub(crate) fn of(total: Duration) -> Self {
+        let share = |percent: f64| total.mul_f64(percent / 100.0);
+        let clamped = |percent: f64, low: f64, high: f64| {
+            share(percent).clamp(Duration::from_secs_f64(low), Duration::from_secs_f64(high))
+        };
+        if total < EXPRESS {
+            // The floors below would eat everything: pure shares, the drain keeps 35 %.
+            let leave = share(20.0);
+            return Self {
+                total,
+                exit_reserve: share(20.0),
+                on_stopped: share(15.0),
+                force_close: share(10.0),
+                leave,
+                pre_stop: leave,
+                express: true,
+            };
+        }
+        let express = total <= EXPRESS;
+        let leave = clamped(15.0, 0.5, 5.0);
+        Self {
+            total,
+            exit_reserve: clamped(5.0, 1.0, 5.0),
+            on_stopped: clamped(10.0, 0.5, 10.0),
+            force_close: clamped(3.0, 0.25, 2.0),
+            leave,
+            pre_stop: if express {
+                leave
+            } else {
+                (total / 3).min(Duration::from_secs(10))
+            },
+            express,
+        }
+    }
+
+    /// What one `pre_stop` hook gets: its own limit, or the default; in an express stop never past the leave budget.
+    pub(crate) fn pre_stop_limit(&self, own: Option<Duration>) -> Duration {
+        let limit = own.unwrap_or(self.pre_stop);
+        if self.express {
+            limit.min(self.leave)
+        } else {
+            limit
+        }
+    }
+
+    /// One attempt at leaving a registry: at most half the budget and 1.5 s, so that a lost packet leaves room for
+    /// a second one.
+    pub(crate) fn leave_attempt(&self) -> Duration {
+        (self.leave / 2).min(Duration::from_millis(1500))
+    }
+
+    /// The least the drain must have to be called one.
+    pub(crate) fn least_drain(&self) -> Duration {
+        self.total.mul_f64(LEAST_DRAIN)
+    }
+}
+
+/// How long the lame duck is, before it is known how leaving went.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LameDuck {
+    /// Set in code; else the default of the place we run in.
+    pub(crate) length: Option<Duration>,
+    /// End early after this long without a new request, once every visibility is over.
+    pub(crate) until_quiet: Option<Duration>,
+    /// `KUBERNETES_SERVICE_HOST` is set.
+    pub(crate) on_kubernetes: bool,
+}
+
+impl LameDuck {
+    /// The length that holds whatever registries say: what was set, else 5 s on Kubernetes (at most a third of the
+    /// time there is), else nothing.
+    pub(crate) fn floor(&self, shares: &Shares) -> Duration {
+        if shares.express {
+            return Duration::ZERO;
+        }
+        match self.length {
+            Some(length) => length,
+            None if self.on_kubernetes => LAME_DUCK_ON_KUBERNETES.min(shares.total / 3),
+            None => Duration::ZERO,
+        }
+    }
+
+    /// The length once every registry was left: a declared visibility is never cut.
+    pub(crate) fn length(&self, shares: &Shares, visibility: Duration) -> Duration {
+        if shares.express {
+            Duration::ZERO
+        } else {
+            self.floor(shares).max(visibility)
+        }
+    }
+}
+
+/// The grace period, what of it is spent before the process learns of the stop, and everything that has to fit.
+#[derive(Clone, Debug)]
+pub(crate) struct Budget {
+    pub(crate) grace: GracePeriod,
+    /// The length of a `sleep` hook, which the process cannot see (R25).
+    pub(crate) pre_stop_elapsed: Duration,
+    pub(crate) lame_duck: LameDuck,
+    /// The longest limit that any `pre_stop` hook was given, with its name.
+    pub(crate) longest_hook: Option<(String, Duration)>,
+    /// Whether there is a `pre_stop` hook without a limit of its own.
+    pub(crate) has_default_hook: bool,
+    /// The largest visibility that a registry declared, with its name.
+    pub(crate) visibility: Option<(String, Duration)>,
+}
+
+impl Budget {
+    /// The split of a stop that a preStop call began: the whole grace period.
+    pub(crate) fn whole(&self) -> Shares {
+        Shares::of(self.grace.length())
+    }
+
+    /// The split of a stop that a signal began, after a `sleep` hook.
+    pub(crate) fn after_pre_stop_hook(&self) -> Shares {
+        Shares::of(self.grace.length().saturating_sub(self.pre_stop_elapsed))
+    }
+
+    /// What the drain gets at the least, in seconds; negative when the parts do not fit.
+    fn guaranteed_drain(&self, shares: &Shares) -> f64 {
+        let fixed = shares.exit_reserve + shares.on_stopped + shares.force_close;
+        shares.total.as_secs_f64() - fixed.as_secs_f64() - self.before_drain(shares).as_secs_f64()
+    }
+
+    fn before_drain(&self, shares: &Shares) -> Duration {
+        self.hook_limit(shares).max(shares.leave + self.declared_lame_duck(shares))
+    }
+
+    /// The default limit counts even without hooks: a hook added later must not change what the drain is promised.
+    fn hook_limit(&self, shares: &Shares) -> Duration {
+        let own = self.longest_hook.as_ref().map(|(_, limit)| shares.pre_stop_limit(Some(*limit)));
+        let default = shares.pre_stop_limit(None);
+        match own {
+            Some(own) if self.has_default_hook => own.max(default),
+            Some(own) => own,
+            None => default,
+        }
+    }
+
+    fn declared_lame_duck(&self, shares: &Shares) -> Duration {
+        let visibility = self.visibility.as_ref().map_or(Duration::ZERO, |(_, v)| *v);
+        self.lame_duck.length(shares, visibility)
+    }
+
+    /// Fails with the arithmetic when the drain would get less than 10 % of the grace period.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let shares = self.after_pre_stop_hook();
+        if self.fits(&shares) {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Budget(self.arithmetic(&shares))))
+    }
+
+    fn fits(&self, shares: &Shares) -> bool {
+        // A `sleep` hook as long as the grace period leaves nothing to split.
+        shares.total > Duration::ZERO
+            && self.guaranteed_drain(shares) + 1e-9 >= shares.least_drain().as_secs_f64()
+    }
+
+    /// The smallest grace period in whole seconds in which everything fits.
+    fn grace_that_fits(&self) -> Option<u64> {
+        let from = self.grace.length().as_secs() + 1;
+        (from..from + 86_400).find(|seconds| {
+            let total = Duration::from_secs(*seconds).saturating_sub(self.pre_stop_elapsed);
+            self.fits(&Shares::of(total))
+        })
+    }
+
+    fn arithmetic(&self, shares: &Shares) -> String {
+        let s = |d: Duration| format!("{:.1}", d.as_secs_f64());
+        let mut terms = format!("{} grace period", s(self.grace.length()));
+        if self.pre_stop_elapsed > Duration::ZERO {
+            terms += &format!(" - {} sleep hook", s(self.pre_stop_elapsed));
+        }
+        let lame_duck = self.declared_lame_duck(shares);
+        let hook_limit = self.hook_limit(shares);
+        let (before, remedy) = if hook_limit > shares.leave + lame_duck {
+            let name = self.longest_hook.as_ref().map_or("default", |(name, _)| name.as_str());
+            (
+                format!("{} pre_stop hook {name:?}", s(hook_limit)),
+                "give that hook a shorter limit".to_owned(),
+            )
+        } else {
+            let from = match &self.visibility {
+                Some((name, visibility)) if *visibility == lame_duck => format!("visibility of {name:?}"),
+                _ => "as set".to_owned(),
+            };
+            (
+                format!("{} leaving registries - {} lame duck ({from})", s(shares.leave), s(lame_duck)),
+                "shorten the lame duck (for a registry: shorten its clients' caches, then declare it with `visibility`)"
+                    .to_owned(),
+            )
+        };
+        let grace = self.grace_that_fits().map_or_else(
+            || "a longer grace period does not help within a day".to_owned(),
+            |n| format!("set terminationGracePeriodSeconds (and {}) to at least {n}", GracePeriod::VARIABLE),
+        );
+        format!(
+            "the stop does not fit into the grace period: {terms} - {} exit reserve - {} on_stopped hooks - {} force close \
+             - {before} = {:.1} s for the drain, and under {} s (10 %) it cannot finish work in flight. Ways out: {grace}; or {remedy}",
+            s(shares.exit_reserve),
+            s(shares.on_stopped),
+            s(shares.force_close),
+            self.guaranteed_drain(shares),
+            s(shares.least_drain()),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn budget(grace: u64) -> Budget {
+        Budget {
+            grace: GracePeriod::from_secs(grace).expect("a grace period"),
+            pre_stop_elapsed: Duration::ZERO,
+            lame_duck: LameDuck {
+                on_kubernetes: true,
+                ..LameDuck::default()
+            },
+            longest_hook: None,
+            has_default_hook: true,
+            visibility: None,
+        }
+    }
+
+    #[test]
+    fn guaranteed_drain_by_the_rules() {
+        for (grace, drain) in [(3, 0.75), (5, 0.83), (10, 2.87), (30, 14.6), (60, 39.2), (600, 573.0)] {
+            let budget = budget(grace);
+            let got = budget.guaranteed_drain(&budget.whole());
+            assert!((got - drain).abs() < 0.006, "G = {grace}: {got} instead of {drain}");
+            budget.check().expect("fits");
+        }
+    }
+
+    #[test]
+    fn the_parts_of_thirty_seconds() {
+        let shares = Shares::of(Duration::from_secs(30));
+        assert_eq!(shares.exit_reserve, Duration::from_millis(1500));
+        assert_eq!(shares.on_stopped, Duration::from_secs(3));
+        assert_eq!(shares.force_close, Duration::from_millis(900));
+        assert_eq!(shares.leave, Duration::from_millis(4500));
+        assert_eq!(shares.leave_attempt(), Duration::from_millis(1500));
+        assert_eq!(shares.pre_stop, Duration::from_secs(10));
+        assert_eq!(budget(30).lame_duck.floor(&shares), Duration::from_secs(5));
+    }
+
+    #[test]
+    fn three_seconds_and_less_are_express() {
+        for millis in [0, 1, 999, 1000, 2999, 3000] {
+            let shares = Shares::of(Duration::from_millis(millis));
+            assert!(shares.express);
+            assert_eq!(budget(30).lame_duck.length(&shares, Duration::from_secs(65)), Duration::ZERO);
+            assert_eq!(shares.pre_stop_limit(Some(Duration::from_secs(60))), shares.leave);
+        }
+        assert!(!Shares::of(Duration::from_millis(3001)).express);
+    }
+
+    #[test]
+    fn a_declared_visibility_is_never_cut_and_must_fit() {
+        let mut eureka = budget(30);
+        eureka.visibility = Some(("eureka".into(), Duration::from_secs(65)));
+        let message = eureka.check().expect_err("65 s do not fit into 30").to_string();
+        for part in ["30.0 grace period", "65.0 lame duck", "\"eureka\"", "-44.9 s", "at least 88"] {
+            assert!(message.contains(part), "{part:?} is missing in: {message}");
+        }
+        let mut enough = budget(88);
+        enough.visibility = eureka.visibility.clone();
+        enough.check().expect("the advice is true");
+        enough.grace = GracePeriod::from_secs(87).expect("a grace period");
+        enough.check().expect_err("and the smallest");
+    }
+
+    #[test]
+    fn a_hook_with_a_long_limit_must_fit() {
+        let mut long = budget(30);
+        long.longest_hook = Some(("export".into(), Duration::from_secs(25)));
+        let message = long.check().expect_err("25 s of hook").to_string();
+        assert!(message.contains("25.0 pre_stop hook \"export\""), "{message}");
+    }
+
+    #[test]
+    fn a_sleep_hook_is_taken_off() {
+        let mut slept = budget(30);
+        slept.pre_stop_elapsed = Duration::from_secs(20);
+        assert_eq!(slept.after_pre_stop_hook(), Shares::of(Duration::from_secs(10)));
+        slept.pre_stop_elapsed = Duration::from_secs(30);
+        slept.check().expect_err("nothing is left");
+    }
+
+    #[test]
+    fn odd_values_of_the_variable_are_refused_by_name() {
+        for value in ["0", "-1", "abc", "30s", "", " 30", "1.5", "99999999999999999999", "31536001"] {
+            let error = GracePeriod::checked(GracePeriod::VARIABLE, value, value.parse().ok())
+                .expect_err("not a grace period");
+            assert!(error.is_grace_period());
+            let text = error.to_string();
+            assert!(text.contains(GracePeriod::VARIABLE) && text.contains(&format!("{value:?}")), "{text}");
+        }
+        assert_eq!(GracePeriod::from_secs(30).expect("thirty"), GracePeriod::DEFAULT);
+    }
+}

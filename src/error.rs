@@ -1,0 +1,101 @@
+//! [`Error`]: what keeps a coordinator from being built or run. Trouble while stopping is data in the report.
+
+use std::fmt;
+
+/// Any error a hook, a service or a main future may end with.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// What kept a coordinator from being built. Trouble while stopping is data in the
+/// [`ShutdownReport`](crate::ShutdownReport), never an `Error`.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    source: Option<BoxError>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Kind {
+    /// What was read (a variable or an argument), its value, what would be right.
+    GracePeriod {
+        from: String,
+        value: String,
+        advice: &'static str,
+    },
+    /// The whole arithmetic, ready to print.
+    Budget(String),
+    /// The parts of which the drawing of the process is made are missing.
+    Runtime(&'static str),
+    /// The signal that could not be caught.
+    #[cfg_attr(not(feature = "signal"), allow(dead_code))]
+    Signal(&'static str),
+    /// The thread of the watchdog could not be started.
+    Watchdog,
+    /// An address, a URL, a name that cannot be used.
+    #[cfg_attr(not(feature = "probe"), allow(dead_code))]
+    Listener(String),
+}
+
+impl Error {
+    pub(crate) const fn new(kind: Kind) -> Self {
+        Self { kind, source: None }
+    }
+
+    pub(crate) fn with_source(mut self, source: impl Into<BoxError>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// The grace period was given as something that is not a whole number of seconds of at least one.
+    #[must_use]
+    pub const fn is_grace_period(&self) -> bool {
+        matches!(self.kind, Kind::GracePeriod { .. })
+    }
+
+    /// The parts of the stop do not fit into the grace period; the message is the arithmetic.
+    #[must_use]
+    pub const fn is_budget(&self) -> bool {
+        matches!(self.kind, Kind::Budget(_))
+    }
+
+    /// There is no tokio runtime, or not one with the drivers that are needed.
+    #[must_use]
+    pub const fn is_runtime(&self) -> bool {
+        matches!(self.kind, Kind::Runtime(_))
+    }
+
+    /// A signal handler could not be installed.
+    #[must_use]
+    pub const fn is_signal(&self) -> bool {
+        matches!(self.kind, Kind::Signal(_))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            Kind::GracePeriod {
+                from,
+                value,
+                advice,
+            } => write!(f, "{from}={value:?} is not a grace period: {advice}"),
+            Kind::Budget(arithmetic) => f.write_str(arithmetic),
+            Kind::Runtime(what) => write!(
+                f,
+                "{what}: build the coordinator inside a tokio runtime with its drivers enabled (#[tokio::main] has them)"
+            ),
+            Kind::Signal(name) => write!(f, "the handler for {name} could not be installed"),
+            Kind::Watchdog => f.write_str("the watchdog's thread could not be started"),
+            Kind::Listener(what) => f.write_str(what),
+        }?;
+        match &self.source {
+            Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|e| e as _)
+    }
+}

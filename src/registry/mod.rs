@@ -1,0 +1,172 @@
+//! Leaving a registry: the [`Registry`] trait, and its adapters.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::deadline::Deadline;
+use crate::error::BoxError;
+
+mod instance;
+
+#[cfg(feature = "_registry-http")]
+mod http;
+#[cfg(feature = "memory")]
+#[cfg_attr(docsrs, doc(cfg(feature = "memory")))]
+pub mod memory;
+
+pub use instance::Instance;
+
+/// A service registry: where clients find instances, and keep calling them until they are gone from it.
+///
+/// The coordinator registers when the service is [`Ready`](crate::Phase::Ready), keeps the registration alive, and
+/// leaves first of all when a stop begins. An adapter says how; when and how often is the coordinator's.
+///
+/// Every call gets a [`Deadline`]: it must return by then, and is dropped when it does not.
+#[async_trait]
+pub trait Registry: Send + Sync + 'static {
+    /// The registry's name in reports and log lines, `consul` for instance.
+    fn name(&self) -> &str;
+
+    /// How long after a successful deregistration some client may still call: caches, polls, push delays. The lame
+    /// duck lasts at least this long; [`build`](crate::ShutdownCoordinatorBuilder::build) fails when that does not
+    /// fit into the grace period.
+    fn visibility(&self) -> Duration;
+
+    /// Makes the instance visible to clients.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be registered; the coordinator tries again.
+    ///
+    /// # Cancel safety
+    ///
+    /// Need not be cancel safe: a call that overran its deadline is treated as "may have been registered".
+    async fn register(
+        &self,
+        instance: &Instance,
+        by: Deadline,
+    ) -> Result<Box<dyn Registration>, RegistryError>;
+}
+
+/// One instance in one registry. The coordinator's actor owns it: heartbeats and the deregistration are calls on
+/// `&mut self`, so that no heartbeat can overtake the deregistration and bring the instance back (S6).
+#[async_trait]
+pub trait Registration: Send + 'static {
+    /// Keeps the registration alive.
+    ///
+    /// # Errors
+    ///
+    /// When it is not known whether the registry heard it; the coordinator tries again before the entry expires.
+    async fn heartbeat(&mut self, by: Deadline) -> Result<Beat, RegistryError>;
+
+    /// Takes the instance out for good. That it was not there any more is success.
+    ///
+    /// # Errors
+    ///
+    /// When it is not known whether it is gone; the coordinator asks [`is_listed`](Self::is_listed) and tries again
+    /// within the leave budget.
+    async fn deregister(&mut self, by: Deadline) -> Result<Gone, RegistryError>;
+
+    /// Marks the instance as unwilling to take traffic, while it stays registered.
+    ///
+    /// # Errors
+    ///
+    /// By default [`RegistryError::unsupported`].
+    async fn set_out_of_service(&mut self, by: Deadline) -> Result<(), RegistryError> {
+        let _ = by;
+        Err(RegistryError::unsupported("set_out_of_service"))
+    }
+
+    /// Whether clients are still given the instance; `None` where the registry cannot be asked.
+    ///
+    /// # Errors
+    ///
+    /// When the registry did not answer.
+    async fn is_listed(&mut self, by: Deadline) -> Result<Option<bool>, RegistryError> {
+        let _ = by;
+        Ok(None)
+    }
+}
+
+/// What a heartbeat found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beat {
+    /// The registration is alive.
+    Alive {
+        /// When the next heartbeat is due; a third of the time to live leaves room for two lost ones.
+        next: Duration,
+        /// How long the registry goes on listing the instance if it hears nothing more.
+        listed_for: Duration,
+    },
+    /// The registry does not know the instance (any more). It is registered again, unless a stop has begun.
+    Lost,
+}
+
+/// How an instance left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// It was there and was removed.
+    Removed,
+    /// It was not there.
+    AlreadyGone,
+}
+
+/// Why a call to a registry failed. The message says what was tried, on what, and what came back.
+#[derive(Debug)]
+pub struct RegistryError {
+    message: String,
+    unsupported: bool,
+    source: Option<BoxError>,
+}
+
+impl RegistryError {
+    /// An error with this message: what was tried, on what, what came back.
+    #[must_use]
+    pub fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            unsupported: false,
+            source: None,
+        }
+    }
+
+    /// The registry has no such operation.
+    #[must_use]
+    pub fn unsupported(operation: &str) -> Self {
+        Self {
+            unsupported: true,
+            ..Self::new(format!("{operation} is not supported"))
+        }
+    }
+
+    /// The same error with its cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Whether the registry has no such operation, so that trying again is useless.
+    #[must_use]
+    pub const fn is_unsupported(&self) -> bool {
+        self.unsupported
+    }
+}
+
+impl fmt::Display for RegistryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.source {
+            Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for RegistryError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|e| e as _)
+    }
+}

@@ -32,7 +32,11 @@ impl GracePeriod {
     /// [`Error::is_grace_period`] for 0 (Kubernetes' word for "kill at once": there is nothing to plan) and for
     /// more than a year.
     pub fn from_secs(seconds: u64) -> Result<Self, Error> {
-        Self::checked("terminationGracePeriodSeconds", &seconds.to_string(), Some(seconds))
+        Self::checked(
+            "terminationGracePeriodSeconds",
+            &seconds.to_string(),
+            Some(seconds),
+        )
     }
 
     /// The grace period from the variable `TERMINATION_GRACE_PERIOD_SECONDS`, else 30 s.
@@ -214,13 +218,34 @@ pub(crate) struct Budget {
     pub(crate) lame_duck: LameDuck,
     /// The longest limit that any `pre_stop` hook was given, with its name.
     pub(crate) longest_hook: Option<(String, Duration)>,
-    /// Whether there is a `pre_stop` hook without a limit of its own.
-    pub(crate) has_default_hook: bool,
     /// The largest visibility that a registry declared, with its name.
     pub(crate) visibility: Option<(String, Duration)>,
 }
 
 impl Budget {
+    /// A `pre_stop` hook must fit: its name, and its limit if it has one of its own.
+    pub(crate) fn add_hook(&mut self, hook: &Option<(String, Option<Duration>)>) {
+        if let Some((name, Some(limit))) = hook
+            && self
+                .longest_hook
+                .as_ref()
+                .is_none_or(|(_, longest)| limit > longest)
+        {
+            self.longest_hook = Some((name.clone(), *limit));
+        }
+    }
+
+    /// A registry's visibility must fit.
+    pub(crate) fn add_visibility(&mut self, name: &str, visibility: Duration) {
+        if self
+            .visibility
+            .as_ref()
+            .is_none_or(|(_, longest)| visibility > *longest)
+        {
+            self.visibility = Some((name.to_owned(), visibility));
+        }
+    }
+
     /// The split of a stop that a preStop call began: the whole grace period.
     pub(crate) fn whole(&self) -> Shares {
         Shares::of(self.grace.length())
@@ -238,18 +263,14 @@ impl Budget {
     }
 
     fn before_drain(&self, shares: &Shares) -> Duration {
-        self.hook_limit(shares).max(shares.leave + self.declared_lame_duck(shares))
+        self.hook_limit(shares)
+            .max(shares.leave + self.declared_lame_duck(shares))
     }
 
-    /// The default limit counts even without hooks: a hook added later must not change what the drain is promised.
+    /// The default counts even without hooks: the guaranteed drain is one number per grace period.
     fn hook_limit(&self, shares: &Shares) -> Duration {
-        let own = self.longest_hook.as_ref().map(|(_, limit)| shares.pre_stop_limit(Some(*limit)));
-        let default = shares.pre_stop_limit(None);
-        match own {
-            Some(own) if self.has_default_hook => own.max(default),
-            Some(own) => own,
-            None => default,
-        }
+        let own = self.longest_hook.as_ref().map(|(_, limit)| *limit);
+        shares.pre_stop_limit(own).max(shares.pre_stop_limit(None))
     }
 
     fn declared_lame_duck(&self, shares: &Shares) -> Duration {
@@ -290,14 +311,19 @@ impl Budget {
         let lame_duck = self.declared_lame_duck(shares);
         let hook_limit = self.hook_limit(shares);
         let (before, remedy) = if hook_limit > shares.leave + lame_duck {
-            let name = self.longest_hook.as_ref().map_or("default", |(name, _)| name.as_str());
+            let name = self
+                .longest_hook
+                .as_ref()
+                .map_or("default", |(name, _)| name.as_str());
             (
                 format!("{} pre_stop hook {name:?}", s(hook_limit)),
                 "give that hook a shorter limit".to_owned(),
             )
         } else {
             let from = match &self.visibility {
-                Some((name, visibility)) if *visibility == lame_duck => format!("visibility of {name:?}"),
+                Some((name, visibility)) if *visibility == lame_duck => {
+                    format!("visibility of {name:?}")
+                }
                 _ => "as set".to_owned(),
             };
             (
@@ -308,7 +334,12 @@ impl Budget {
         };
         let grace = self.grace_that_fits().map_or_else(
             || "a longer grace period does not help within a day".to_owned(),
-            |n| format!("set terminationGracePeriodSeconds (and {}) to at least {n}", GracePeriod::VARIABLE),
+            |n| {
+                format!(
+                    "set terminationGracePeriodSeconds (and {}) to at least {n}",
+                    GracePeriod::VARIABLE
+                )
+            },
         );
         format!(
             "the stop does not fit into the grace period: {terms} - {} exit reserve - {} on_stopped hooks - {} force close \
@@ -335,17 +366,26 @@ mod tests {
                 ..LameDuck::default()
             },
             longest_hook: None,
-            has_default_hook: true,
             visibility: None,
         }
     }
 
     #[test]
     fn guaranteed_drain_by_the_rules() {
-        for (grace, drain) in [(3, 0.75), (5, 0.83), (10, 2.87), (30, 14.6), (60, 39.2), (600, 573.0)] {
+        for (grace, drain) in [
+            (3, 0.75),
+            (5, 0.83),
+            (10, 2.87),
+            (30, 14.6),
+            (60, 39.2),
+            (600, 573.0),
+        ] {
             let budget = budget(grace);
             let got = budget.guaranteed_drain(&budget.whole());
-            assert!((got - drain).abs() < 0.006, "G = {grace}: {got} instead of {drain}");
+            assert!(
+                (got - drain).abs() < 0.006,
+                "G = {grace}: {got} instead of {drain}"
+            );
             budget.check().expect("fits");
         }
     }
@@ -367,8 +407,16 @@ mod tests {
         for millis in [0, 1, 999, 1000, 2999, 3000] {
             let shares = Shares::of(Duration::from_millis(millis));
             assert!(shares.express);
-            assert_eq!(budget(30).lame_duck.length(&shares, Duration::from_secs(65)), Duration::ZERO);
-            assert_eq!(shares.pre_stop_limit(Some(Duration::from_secs(60))), shares.leave);
+            assert_eq!(
+                budget(30)
+                    .lame_duck
+                    .length(&shares, Duration::from_secs(65)),
+                Duration::ZERO
+            );
+            assert_eq!(
+                shares.pre_stop_limit(Some(Duration::from_secs(60))),
+                shares.leave
+            );
         }
         assert!(!Shares::of(Duration::from_millis(3001)).express);
     }
@@ -377,8 +425,17 @@ mod tests {
     fn a_declared_visibility_is_never_cut_and_must_fit() {
         let mut eureka = budget(30);
         eureka.visibility = Some(("eureka".into(), Duration::from_secs(65)));
-        let message = eureka.check().expect_err("65 s do not fit into 30").to_string();
-        for part in ["30.0 grace period", "65.0 lame duck", "\"eureka\"", "-44.9 s", "at least 88"] {
+        let message = eureka
+            .check()
+            .expect_err("65 s do not fit into 30")
+            .to_string();
+        for part in [
+            "30.0 grace period",
+            "65.0 lame duck",
+            "\"eureka\"",
+            "-44.9 s",
+            "at least 88",
+        ] {
             assert!(message.contains(part), "{part:?} is missing in: {message}");
         }
         let mut enough = budget(88);
@@ -393,27 +450,49 @@ mod tests {
         let mut long = budget(30);
         long.longest_hook = Some(("export".into(), Duration::from_secs(25)));
         let message = long.check().expect_err("25 s of hook").to_string();
-        assert!(message.contains("25.0 pre_stop hook \"export\""), "{message}");
+        assert!(
+            message.contains("25.0 pre_stop hook \"export\""),
+            "{message}"
+        );
     }
 
     #[test]
     fn a_sleep_hook_is_taken_off() {
         let mut slept = budget(30);
         slept.pre_stop_elapsed = Duration::from_secs(20);
-        assert_eq!(slept.after_pre_stop_hook(), Shares::of(Duration::from_secs(10)));
+        assert_eq!(
+            slept.after_pre_stop_hook(),
+            Shares::of(Duration::from_secs(10))
+        );
         slept.pre_stop_elapsed = Duration::from_secs(30);
         slept.check().expect_err("nothing is left");
     }
 
     #[test]
     fn odd_values_of_the_variable_are_refused_by_name() {
-        for value in ["0", "-1", "abc", "30s", "", " 30", "1.5", "99999999999999999999", "31536001"] {
+        for value in [
+            "0",
+            "-1",
+            "abc",
+            "30s",
+            "",
+            " 30",
+            "1.5",
+            "99999999999999999999",
+            "31536001",
+        ] {
             let error = GracePeriod::checked(GracePeriod::VARIABLE, value, value.parse().ok())
                 .expect_err("not a grace period");
             assert!(error.is_grace_period());
             let text = error.to_string();
-            assert!(text.contains(GracePeriod::VARIABLE) && text.contains(&format!("{value:?}")), "{text}");
+            assert!(
+                text.contains(GracePeriod::VARIABLE) && text.contains(&format!("{value:?}")),
+                "{text}"
+            );
         }
-        assert_eq!(GracePeriod::from_secs(30).expect("thirty"), GracePeriod::DEFAULT);
+        assert_eq!(
+            GracePeriod::from_secs(30).expect("thirty"),
+            GracePeriod::DEFAULT
+        );
     }
 }

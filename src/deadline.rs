@@ -117,6 +117,9 @@ mod tests {
             .bound(std::future::pending::<()>())
             .await;
         assert_eq!((cut, begun.elapsed()), (None, Duration::from_secs(3)));
-        assert_eq!(Deadline::after(Duration::ZERO).bound(async { 1 }).await, Some(1));
+        assert_eq!(
+            Deadline::after(Duration::ZERO).bound(async { 1 }).await,
+            Some(1)
+        );
     }
 }

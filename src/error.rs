@@ -5,7 +5,7 @@ use std::fmt;
 /// Any error a hook, a service or a main future may end with.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
-/// What kept a coordinator from being built. Trouble while stopping is data in the
+/// What kept a coordinator from being built or run. Trouble while stopping is data in the
 /// [`ShutdownReport`](crate::ShutdownReport), never an `Error`.
 #[derive(Debug)]
 pub struct Error {
@@ -23,16 +23,15 @@ pub(crate) enum Kind {
     },
     /// The whole arithmetic, ready to print.
     Budget(String),
-    /// The parts of which the drawing of the process is made are missing.
+    /// What is wrong with the runtime, and what to do.
     Runtime(&'static str),
     /// The signal that could not be caught.
     #[cfg_attr(not(feature = "signal"), allow(dead_code))]
     Signal(&'static str),
+    /// What was added, and the reason of the stop that had begun.
+    TooLate { what: String, reason: String },
     /// The thread of the watchdog could not be started.
     Watchdog,
-    /// An address, a URL, a name that cannot be used.
-    #[cfg_attr(not(feature = "probe"), allow(dead_code))]
-    Listener(String),
 }
 
 impl Error {
@@ -63,6 +62,12 @@ impl Error {
         matches!(self.kind, Kind::Runtime(_))
     }
 
+    /// A hook or a registry was added after the stop had begun.
+    #[must_use]
+    pub const fn is_too_late(&self) -> bool {
+        matches!(self.kind, Kind::TooLate { .. })
+    }
+
     /// A signal handler could not be installed.
     #[must_use]
     pub const fn is_signal(&self) -> bool {
@@ -79,13 +84,13 @@ impl fmt::Display for Error {
                 advice,
             } => write!(f, "{from}={value:?} is not a grace period: {advice}"),
             Kind::Budget(arithmetic) => f.write_str(arithmetic),
-            Kind::Runtime(what) => write!(
-                f,
-                "{what}: build the coordinator inside a tokio runtime with its drivers enabled (#[tokio::main] has them)"
-            ),
+            Kind::Runtime(what) => f.write_str(what),
             Kind::Signal(name) => write!(f, "the handler for {name} could not be installed"),
             Kind::Watchdog => f.write_str("the watchdog's thread could not be started"),
-            Kind::Listener(what) => f.write_str(what),
+            Kind::TooLate { what, reason } => write!(
+                f,
+                "{what:?} was added after the stop had begun ({reason}): it would never run"
+            ),
         }?;
         match &self.source {
             Some(source) => write!(f, ": {source}"),

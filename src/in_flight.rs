@@ -232,10 +232,15 @@ mod tests {
     #[test]
     fn closes_only_when_every_shard_is_empty() {
         let in_flight = InFlight::with_shards(4);
-        let guards: Vec<_> = (0..4).map(|s| in_flight.enter_on(s).expect("open")).collect();
+        let guards: Vec<_> = (0..4)
+            .map(|s| in_flight.enter_on(s).expect("open"))
+            .collect();
         for (left, guard) in (0..4).rev().zip(guards) {
             assert!(!in_flight.close_if_idle());
-            assert!(in_flight.enter_on(left).is_ok(), "a failed closing opens again");
+            assert!(
+                in_flight.enter_on(left).is_ok(),
+                "a failed closing opens again"
+            );
             drop(guard);
             assert_eq!(in_flight.count(), left);
         }
@@ -248,12 +253,20 @@ mod tests {
     #[test]
     fn the_last_guard_wakes_the_waiter() {
         let in_flight = InFlight::with_shards(2);
-        let (a, b) = (in_flight.enter_on(0).expect("open"), in_flight.enter_on(1).expect("open"));
+        let (a, b) = (
+            in_flight.enter_on(0).expect("open"),
+            in_flight.enter_on(1).expect("open"),
+        );
         let mut waiting = tokio_test::task::spawn(in_flight.closed_when_idle());
         assert!(waiting.poll().is_pending());
         drop(a);
-        assert!(waiting.is_woken() && waiting.poll().is_pending(), "one is left");
-        let follow_up = in_flight.enter_on(0).expect("work in flight may start its follow-up");
+        assert!(
+            waiting.is_woken() && waiting.poll().is_pending(),
+            "one is left"
+        );
+        let follow_up = in_flight
+            .enter_on(0)
+            .expect("work in flight may start its follow-up");
         drop(b);
         assert!(waiting.poll().is_pending());
         drop(follow_up);
@@ -276,7 +289,9 @@ mod tests {
         let guard = in_flight.enter_on(1).expect("open");
         assert_eq!(in_flight.close(), 1);
         assert_eq!(in_flight.enter_on(0).err(), Some(Closed));
-        assert!(futures::executor::block_on(poll_immediate(in_flight.idle_after_close())).is_none());
+        assert!(
+            futures::executor::block_on(poll_immediate(in_flight.idle_after_close())).is_none()
+        );
         drop(guard);
         futures::executor::block_on(in_flight.idle_after_close());
     }
@@ -315,7 +330,11 @@ mod loom_tests {
                 })
             };
             block_on(in_flight.closed_when_idle());
-            assert_eq!(running.load(Ordering::Relaxed), 0, "closed over running work");
+            assert_eq!(
+                running.load(Ordering::Relaxed),
+                0,
+                "closed over running work"
+            );
             assert!(in_flight.enter_on(0).is_err() && in_flight.enter_on(1).is_err());
             worker.join().expect("no panic");
             assert_eq!(in_flight.count(), 0);

@@ -17,7 +17,7 @@ pub enum Reason {
     Signal(&'static str),
     /// An `on_started` hook or a required registration failed; which one and why.
     StartFailed(String),
-    /// An essential future ended by itself while the service was up; which one and how.
+    /// The main future ended by itself; how.
     TaskEnded(String),
 }
 
@@ -26,15 +26,6 @@ impl Reason {
     #[must_use]
     pub fn requested(why: impl Into<Cow<'static, str>>) -> Self {
         Self::Requested(why.into())
-    }
-
-    /// Whether this is a stop that somebody asked for, as opposed to a failure.
-    #[must_use]
-    pub const fn is_orderly(&self) -> bool {
-        match self {
-            Self::Requested(_) | Self::PreStopHook | Self::Signal(_) => true,
-            Self::StartFailed(_) | Self::TaskEnded(_) => false,
-        }
     }
 }
 
@@ -45,7 +36,7 @@ impl fmt::Display for Reason {
             Self::PreStopHook => f.write_str("preStop hook"),
             Self::Signal(name) => f.write_str(name),
             Self::StartFailed(what) => write!(f, "start failed: {what}"),
-            Self::TaskEnded(what) => write!(f, "ended by itself: {what}"),
+            Self::TaskEnded(what) => f.write_str(what),
         }
     }
 }

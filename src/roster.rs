@@ -57,15 +57,13 @@ pub struct Straggler {
     /// Who was at the other end, where that is known.
     pub peer: Option<SocketAddr>,
     /// How long it had been in flight.
-    #[cfg_attr(feature = "serde", serde(rename = "age_ms", serialize_with = "crate::roster::millis"))]
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "age_ms", serialize_with = "crate::timeline::millis")
+    )]
     pub age: Duration,
     /// Bytes received and sent on its connection, where they are counted.
     pub bytes: Option<(u64, u64)>,
-}
-
-#[cfg(feature = "serde")]
-pub(crate) fn millis<S: serde::Serializer>(length: &Duration, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_u64(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl fmt::Display for Straggler {
@@ -139,7 +137,12 @@ impl Roster {
     fn everybody(&self) -> Vec<Arc<dyn Work>> {
         self.shards
             .iter()
-            .flat_map(|shard| lock(shard).iter().map(|(_, work)| work.clone()).collect::<Vec<_>>())
+            .flat_map(|shard| {
+                lock(shard)
+                    .iter()
+                    .map(|(_, work)| work.clone())
+                    .collect::<Vec<_>>()
+            })
             .collect()
     }
 }
@@ -147,7 +150,9 @@ impl Roster {
 impl fmt::Debug for Roster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let len: usize = self.shards.iter().map(|s| lock(s).len()).sum();
-        f.debug_struct("Roster").field("len", &len).finish_non_exhaustive()
+        f.debug_struct("Roster")
+            .field("len", &len)
+            .finish_non_exhaustive()
     }
 }
 
@@ -159,7 +164,9 @@ pub(crate) struct Entry {
 
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry").field("key", &self.key).finish_non_exhaustive()
+        f.debug_struct("Entry")
+            .field("key", &self.key)
+            .finish_non_exhaustive()
     }
 }
 

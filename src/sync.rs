@@ -38,5 +38,7 @@ pub(crate) use std::sync::atomic::Ordering;
 
 /// The lock, also after a panic of its last holder: what is locked here is whole between any two statements.
 pub(crate) fn lock<T: ?Sized>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -33,7 +33,12 @@ impl Instance {
         // `RandomState` is seeded by the operating system per process and differs per call.
         let unique = RandomState::new().hash_one((&service, address));
         Self {
-            id: format!("{service}-{}-{}-{unique:016x}", address.ip(), address.port()).replace(':', "."),
+            id: format!(
+                "{service}-{}-{}-{unique:016x}",
+                address.ip(),
+                address.port()
+            )
+            .replace(':', "."),
             service,
             address,
             metadata: BTreeMap::new(),

@@ -1,0 +1,246 @@
+//! [`ShutdownCoordinatorBuilder`]: options and their defaults.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::budget::{Budget, GracePeriod, LameDuck};
+use crate::error::{Error, Kind};
+use crate::handle::ShutdownHandle;
+use crate::hook::{Hook, HookContext, HookName, LifecycleHook, TaskOutput};
+use crate::registry::{Instance, Registry};
+use crate::report::Stage;
+#[cfg(feature = "signal")]
+use crate::signal::Signals;
+use crate::state::State;
+
+use super::registration::Membership;
+use super::watchdog::Watchdog;
+use super::{ShutdownCoordinator, hook_limit};
+
+type Companion = Box<dyn FnOnce(ShutdownHandle) -> BoxFuture<'static, ()> + Send>;
+
+/// Options of a [`ShutdownCoordinator`]. Every default is what a service on Kubernetes wants.
+#[must_use = "nothing is installed before `build`"]
+pub struct ShutdownCoordinatorBuilder {
+    grace: Option<GracePeriod>,
+    pre_stop_elapsed: Duration,
+    lame_duck: LameDuck,
+    settings: crate::state::Settings,
+    hooks: Vec<Hook>,
+    memberships: Vec<Membership>,
+    companions: Vec<Companion>,
+    #[cfg(feature = "signal")]
+    signals: Option<Signals>,
+}
+
+impl ShutdownCoordinatorBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            grace: None,
+            pre_stop_elapsed: Duration::ZERO,
+            lame_duck: LameDuck {
+                on_kubernetes: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
+                ..LameDuck::default()
+            },
+            settings: crate::state::Settings::default(),
+            hooks: Vec::new(),
+            memberships: Vec::new(),
+            companions: Vec::new(),
+            #[cfg(feature = "signal")]
+            signals: None,
+        }
+    }
+
+    /// The pod's `terminationGracePeriodSeconds`. Default: the variable `TERMINATION_GRACE_PERIOD_SECONDS`, else 30 s.
+    pub const fn grace_period(mut self, grace: GracePeriod) -> Self {
+        self.grace = Some(grace);
+        self
+    }
+
+    /// The length of the manifest's preStop `sleep` (or of an `exec` hook that does not call this process): it comes
+    /// out of the grace period before SIGTERM is sent (R11), and the process cannot see it. Default: zero.
+    pub const fn pre_stop_elapsed(mut self, slept: Duration) -> Self {
+        self.pre_stop_elapsed = slept;
+        self
+    }
+
+    /// How long to go on serving after readiness is off, at the least; a registry's visibility can make it longer.
+    ///
+    /// Default: 5 s on Kubernetes (`KUBERNETES_SERVICE_HOST` is set), at most a third of the grace period, since
+    /// endpoint removal reaches every node only after about a second and ingresses later; zero elsewhere.
+    pub const fn lame_duck(mut self, length: Duration) -> Self {
+        self.lame_duck.length = Some(length);
+        self
+    }
+
+    /// Ends the lame duck early when no request has started for this long and every registry's visibility is over.
+    /// Default: it always lasts its length.
+    pub const fn end_lame_duck_when_quiet(mut self, quiet: Duration) -> Self {
+        self.lame_duck.until_quiet = Some(quiet);
+        self
+    }
+
+    /// How long an idle keep-alive connection stays readable in the drain, because a request may already be on its
+    /// way. Default: 500 ms, several times the longest round trip inside a cluster; it ends early when no connection
+    /// is left. Holds for the own loop (`serve`).
+    pub const fn linger(mut self, linger: Duration) -> Self {
+        self.settings.linger = linger;
+        self
+    }
+
+    /// Whether `/readyz` fails when the stop begins. Default: [`Readiness::FailWhenStopping`](crate::Readiness).
+    pub const fn readiness(mut self, readiness: crate::state::Readiness) -> Self {
+        self.settings.readiness = readiness;
+        self
+    }
+
+    /// Which signals begin the stop. Default: SIGTERM and SIGINT.
+    #[cfg(feature = "signal")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
+    pub const fn signals(mut self, signals: Signals) -> Self {
+        self.signals = Some(signals);
+        self
+    }
+
+    /// Adds a hook that runs before the service is ready, after those added before it. An error or a panic stops the
+    /// service with [`Reason::StartFailed`](crate::Reason::StartFailed). Limit: its own, else 60 s.
+    pub fn on_started<F, Fut>(self, name: impl Into<HookName>, hook: F) -> Self
+    where
+        F: FnOnce(HookContext) -> Fut + Send + 'static,
+        Fut: Future + Send + 'static,
+        Fut::Output: TaskOutput,
+    {
+        self.add(Hook::closure(name.into(), Stage::OnStarted, hook))
+    }
+
+    /// Adds a hook that starts when the stop begins, beside all others, while everything is still served. Limit: its
+    /// own, else a third of the grace period and at most 10 s.
+    pub fn pre_stop<F, Fut>(self, name: impl Into<HookName>, hook: F) -> Self
+    where
+        F: FnOnce(HookContext) -> Fut + Send + 'static,
+        Fut: Future + Send + 'static,
+        Fut::Output: TaskOutput,
+    {
+        self.add(Hook::closure(name.into(), Stage::PreStop, hook))
+    }
+
+    /// Adds a hook that runs after the drain, before those added before it, in time that is reserved whatever the
+    /// drain used (S7). Limit: an equal part of what is left for all of them, or its own if that is less.
+    pub fn on_stopped<F, Fut>(self, name: impl Into<HookName>, hook: F) -> Self
+    where
+        F: FnOnce(HookContext) -> Fut + Send + 'static,
+        Fut: Future + Send + 'static,
+        Fut::Output: TaskOutput,
+    {
+        self.add(Hook::closure(name.into(), Stage::OnStopped, hook))
+    }
+
+    /// Adds a hook object, for what has a start and an end.
+    pub fn hook(self, hook: impl LifecycleHook) -> Self {
+        self.add(Hook::Object(Arc::new(hook)))
+    }
+
+    fn add(mut self, hook: Hook) -> Self {
+        self.hooks.push(hook);
+        self
+    }
+
+    /// Adds a registry. It gets the instance when the service is ready, and is left first of all when the stop begins.
+    pub fn registry(mut self, registry: impl Registry, instance: Instance) -> Self {
+        self.memberships.push(Membership {
+            registry: Arc::new(registry),
+            instance,
+        });
+        self
+    }
+
+    /// Adds a task that lives from `build` until `Stopped`.
+    #[cfg_attr(not(feature = "probe"), allow(dead_code))]
+    pub(crate) fn companion<F>(
+        mut self,
+        task: impl FnOnce(ShutdownHandle) -> F + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.companions
+            .push(Box::new(|handle| Box::pin(task(handle))));
+        self
+    }
+
+    /// Checks that everything fits, installs the signal handlers, starts the watchdog's thread.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::is_grace_period`]: `TERMINATION_GRACE_PERIOD_SECONDS` is not whole seconds from 1.
+    /// - [`Error::is_budget`]: the drain would get less than 10 % of the grace period; the message is the arithmetic.
+    /// - [`Error::is_runtime`]: called outside of a tokio runtime.
+    /// - [`Error::is_signal`]: a handler could not be installed. As PID 1 SIGTERM would be dropped silently (S10).
+    ///
+    /// # Panics
+    ///
+    /// With signals, in a runtime that was built without `enable_io` (tokio panics there).
+    pub fn build(self) -> Result<ShutdownCoordinator, Error> {
+        let mut budget = Budget {
+            grace: match self.grace {
+                Some(grace) => grace,
+                None => GracePeriod::from_env()?,
+            },
+            pre_stop_elapsed: self.pre_stop_elapsed,
+            lame_duck: self.lame_duck,
+            longest_hook: None,
+            visibility: None,
+        };
+        for hook in &self.hooks {
+            budget.add_hook(&hook_limit(hook));
+        }
+        for Membership { registry, .. } in &self.memberships {
+            budget.add_visibility(registry.name(), registry.visibility());
+        }
+        budget.check()?;
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(Error::new(Kind::Runtime(
+                "there is no tokio runtime: build the coordinator inside one, first thing in #[tokio::main]",
+            )));
+        }
+        #[cfg(feature = "signal")]
+        let caught = self.signals.map(Signals::install).transpose()?;
+
+        let state = Arc::new(State::new(budget, self.settings));
+        let watchdog = Watchdog::start(&state)?;
+        let handle = ShutdownHandle::new(state);
+        let mut companions = Vec::new();
+        #[cfg(feature = "signal")]
+        if let Some(caught) = caught {
+            let task = super::signals::follow(handle.clone(), caught);
+            companions.push(AbortOnDropHandle::new(tokio::spawn(task)));
+        }
+        for companion in self.companions {
+            companions.push(AbortOnDropHandle::new(tokio::spawn(companion(
+                handle.clone(),
+            ))));
+        }
+        Ok(ShutdownCoordinator {
+            handle,
+            hooks: self.hooks,
+            memberships: self.memberships,
+            companions,
+            watchdog,
+        })
+    }
+}
+
+impl fmt::Debug for ShutdownCoordinatorBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShutdownCoordinatorBuilder")
+            .field("grace", &self.grace)
+            .field("hooks", &self.hooks)
+            .field("memberships", &self.memberships)
+            .finish_non_exhaustive()
+    }
+}

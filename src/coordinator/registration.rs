@@ -1,0 +1,278 @@
+//! The actor of one registration: the only owner of it, so that heartbeats and the deregistration are in order (S6).
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::deadline::Deadline;
+use crate::phase::Phase;
+use crate::registry::{Beat, Gone, Instance, Registration, Registry, RegistryError};
+use crate::report::LeaveOutcome;
+use crate::state::State;
+
+/// Registering and a heartbeat may take this long: long enough for a registry that is electing a leader, short
+/// enough that a stop that waits for the call in flight keeps most of its leave budget.
+const CALL: Duration = Duration::from_secs(2);
+
+/// Between attempts at registering: doubled from the first to the last, so that a dead registry is not hammered.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// How an instance left, and until when it may still be found.
+#[derive(Debug)]
+pub(super) struct Left {
+    pub(super) outcome: LeaveOutcome,
+    pub(super) error: Option<String>,
+    /// When the leaving ended.
+    pub(super) at: Instant,
+    pub(super) took: Duration,
+    /// Until when the registry itself may list the instance, where it was not left.
+    pub(super) listed_until: Option<Instant>,
+}
+
+/// One registry and what it is told.
+#[derive(Clone)]
+pub(crate) struct Membership {
+    pub(crate) registry: Arc<dyn Registry>,
+    pub(crate) instance: Instance,
+}
+
+impl std::fmt::Debug for Membership {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Membership")
+            .field("registry", &self.registry.name())
+            .field("instance", &self.instance)
+            .finish()
+    }
+}
+
+impl Membership {
+    /// Registers, keeps alive, and leaves when the stop begins.
+    pub(super) fn start(&self, state: &Arc<State>) -> AbortOnDropHandle<Left> {
+        let actor = Actor {
+            state: state.clone(),
+            stopping: state.token(Phase::PreStop).clone(),
+            registry: self.registry.clone(),
+            instance: self.instance.clone(),
+            listed_until: None,
+        };
+        AbortOnDropHandle::new(tokio::spawn(actor.run()))
+    }
+}
+
+struct Actor {
+    state: Arc<State>,
+    stopping: CancellationToken,
+    registry: Arc<dyn Registry>,
+    instance: Instance,
+    /// As the registry said last.
+    listed_until: Option<Instant>,
+}
+
+/// What became of a registration.
+enum Joined {
+    Registered(Box<dyn Registration>),
+    /// The stop began and nothing had been sent, or the registry had refused.
+    Never,
+    /// The stop began while a call was under way that never answered.
+    Unknown,
+}
+
+impl Actor {
+    async fn run(mut self) -> Left {
+        loop {
+            match self.register().await {
+                Joined::Registered(mut registration) => {
+                    if self.keep_alive(&mut *registration).await {
+                        return self.leave(registration).await;
+                    }
+                    // The registry forgot the instance: register again, but do not chase one that always forgets.
+                    self.pause(jittered(BACK_OFF.0)).await;
+                }
+                Joined::Never => return self.left(LeaveOutcome::Skipped, None, Instant::now()),
+                Joined::Unknown => {
+                    let why =
+                        "a registration was under way when the stop began, and was not answered";
+                    return self.left(LeaveOutcome::Unknown, Some(why.into()), Instant::now());
+                }
+            }
+        }
+    }
+
+    /// Tries until it is registered or the stop begins. A call in flight is waited for even then: whether it went
+    /// through decides whether there is something to leave.
+    async fn register(&mut self) -> Joined {
+        let mut pause = BACK_OFF.0;
+        while !self.stopping.is_cancelled() {
+            let by = Deadline::after(CALL);
+            match self
+                .joined(by, self.registry.register(&self.instance, by))
+                .await
+            {
+                Some(Ok(registration)) => {
+                    tracing::info!(
+                        registry = self.registry.name(),
+                        instance = self.instance.id(),
+                        "registered"
+                    );
+                    return Joined::Registered(registration);
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(registry = self.registry.name(), %error, retry_in = ?pause, "not registered");
+                }
+                None if self.stopping.is_cancelled() => return Joined::Unknown,
+                None => {
+                    tracing::warn!(registry = self.registry.name(), retry_in = ?pause, "no answer to the registration within {CALL:?}");
+                }
+            }
+            self.pause(jittered(pause)).await;
+            pause = (pause * 2).min(BACK_OFF.1);
+        }
+        Joined::Never
+    }
+
+    /// Heartbeats until the stop begins (true) or the registration is lost (false). Between two beats the stop
+    /// interrupts; a beat in flight is joined, since one that arrives after the deregistration would undo it.
+    async fn keep_alive(&mut self, registration: &mut dyn Registration) -> bool {
+        let mut wait = Duration::ZERO;
+        while self.pause(wait).await {
+            let by = Deadline::after(CALL);
+            match self.joined(by, registration.heartbeat(by)).await {
+                Some(Ok(Beat::Alive { next, listed_for })) => {
+                    self.listed_until = Some(Instant::now() + listed_for);
+                    wait = next;
+                }
+                Some(Ok(Beat::Lost)) => {
+                    tracing::warn!(
+                        registry = self.registry.name(),
+                        instance = self.instance.id(),
+                        "the registry forgot the instance"
+                    );
+                    self.listed_until = None;
+                    if self.stopping.is_cancelled() {
+                        return true;
+                    }
+                    return false;
+                }
+                missed => {
+                    let error = missed
+                        .and_then(Result::err)
+                        .map_or_else(|| "no answer".to_owned(), |e| e.to_string());
+                    wait = jittered(BACK_OFF.0.max(wait / 4));
+                    tracing::warn!(registry = self.registry.name(), error, retry_in = ?wait, "heartbeat");
+                }
+            }
+        }
+        true
+    }
+
+    /// The output of a call in flight. When the stop begins meanwhile, it is waited for no longer than one attempt
+    /// at leaving may take.
+    async fn joined<T>(&self, by: Deadline, call: impl Future<Output = T>) -> Option<T> {
+        let cut_short = async {
+            self.stopping.cancelled().await;
+            let attempt = self
+                .state
+                .signal()
+                .stop
+                .map_or(CALL, |stop| stop.shares.leave_attempt());
+            tokio::time::sleep(attempt).await;
+        };
+        tokio::select! {
+            biased;
+            answer = by.bound(call) => answer,
+            () = cut_short => None,
+        }
+    }
+
+    /// Waits, unless the stop begins; whether it has not.
+    async fn pause(&self, length: Duration) -> bool {
+        self.stopping
+            .run_until_cancelled(tokio::time::sleep(length))
+            .await
+            .is_some()
+    }
+
+    /// Deregisters, with retries inside the leave budget, and reads the removal back where that can be asked.
+    async fn leave(&mut self, mut registration: Box<dyn Registration>) -> Left {
+        let begun = Instant::now();
+        let Some(stop) = self.state.signal().stop else {
+            return self.left(LeaveOutcome::Skipped, None, begun);
+        };
+        let budget = stop.leave_by();
+        let attempt = stop.shares.leave_attempt();
+        let mut last = (LeaveOutcome::Unknown, "there was no time to ask".to_owned());
+        let mut pause = Duration::from_millis(20);
+        while !budget.is_over() {
+            let by = budget.min(Deadline::after(attempt));
+            last = match by.bound(registration.deregister(by)).await {
+                Some(Ok(gone)) => match listed(&mut *registration, by).await {
+                    Ok(Some(true)) => (
+                        LeaveOutcome::Failed,
+                        "deregistered, but still listed".to_owned(),
+                    ),
+                    // A registry that cannot be asked, or does not answer now, has said that it removed the entry.
+                    Ok(_) | Err(_) => {
+                        let outcome = match gone {
+                            Gone::Removed => LeaveOutcome::Removed,
+                            Gone::AlreadyGone => LeaveOutcome::AlreadyGone,
+                        };
+                        return self.left(outcome, None, begun);
+                    }
+                },
+                Some(Err(error)) => (LeaveOutcome::Failed, error.to_string()),
+                None => {
+                    // A time-out means unknown: it may be gone. Ask before trying again.
+                    let by = budget.min(Deadline::after(attempt));
+                    if let Ok(Some(false)) = listed(&mut *registration, by).await {
+                        return self.left(LeaveOutcome::Removed, None, begun);
+                    }
+                    (
+                        LeaveOutcome::Unknown,
+                        format!("no answer within {attempt:?}"),
+                    )
+                }
+            };
+            tracing::warn!(
+                registry = self.registry.name(),
+                error = last.1,
+                "not left yet"
+            );
+            budget.bound(tokio::time::sleep(jittered(pause))).await;
+            pause *= 2;
+        }
+        self.left(last.0, Some(last.1), begun)
+    }
+
+    fn left(&self, outcome: LeaveOutcome, error: Option<String>, begun: Instant) -> Left {
+        let at = Instant::now();
+        let unsure = matches!(outcome, LeaveOutcome::Unknown | LeaveOutcome::Failed);
+        Left {
+            outcome,
+            error,
+            at,
+            took: at - begun,
+            listed_until: self.listed_until.filter(|_| unsure),
+        }
+    }
+}
+
+async fn listed(
+    registration: &mut dyn Registration,
+    by: Deadline,
+) -> Result<Option<bool>, RegistryError> {
+    by.bound(registration.is_listed(by))
+        .await
+        .unwrap_or_else(|| Err(RegistryError::new("no answer")))
+}
+
+/// Between half and the whole of it, so that a fleet does not come back in step.
+fn jittered(length: Duration) -> Duration {
+    let random = RandomState::new().hash_one(0_u8);
+    #[allow(clippy::cast_precision_loss)] // 53 bits are plenty for a jitter
+    let share = random as f64 / u64::MAX as f64;
+    length.mul_f64(0.5 + share / 2.0)
+}

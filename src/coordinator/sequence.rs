@@ -1,0 +1,324 @@
+//! The story of one service, in order: one short function per phase.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::handle::ShutdownHandle;
+use crate::phase::Phase;
+use crate::reason::Reason;
+use crate::report::{LeaveOutcome, Outcome, RegistryReport, Stage};
+use crate::state::{Haste, Signal, State, Stop};
+
+use super::hooks::{Hooks, pre_stop, run_hook, skip_hook, until};
+use super::registration::{Left, Membership};
+
+/// What an `on_started` hook gets that has no limit of its own: long enough to warm a cache, short enough that a
+/// rollout which can't succeed is seen to fail.
+const ON_STARTED: Duration = Duration::from_secs(60);
+
+/// How often a drain that lasts says what it waits for.
+const SAY_EVERY: Duration = Duration::from_secs(5);
+
+/// The engine: everything that happens, from the first hook to the report.
+pub(super) struct Sequence {
+    handle: ShutdownHandle,
+    hooks: Hooks,
+    memberships: Vec<Membership>,
+}
+
+/// When the lame duck ends.
+#[derive(Clone, Copy)]
+struct LameDuckEnds {
+    /// By the plan.
+    planned: Instant,
+    /// The earliest that a quiet service may end it: every visibility is over.
+    visible_until: Instant,
+}
+
+type Actors = Vec<(Membership, AbortOnDropHandle<Left>)>;
+
+impl Sequence {
+    pub(super) const fn new(
+        handle: ShutdownHandle,
+        hooks: Hooks,
+        memberships: Vec<Membership>,
+    ) -> Self {
+        Self {
+            handle,
+            hooks,
+            memberships,
+        }
+    }
+
+    fn state(&self) -> &Arc<State> {
+        self.handle.state()
+    }
+
+    pub(super) async fn run(mut self) {
+        let actors = self.start().await;
+        self.state().token(Phase::PreStop).cancelled().await;
+        let stop = self.stop();
+
+        let hooks = pre_stop(&self.handle, &self.hooks);
+        let ends = self.leave(&stop, actors).await;
+        self.lame_duck(ends, hooks).await;
+        self.drain().await;
+        self.on_stopped().await;
+        self.state().raise(Phase::Stopped);
+        tracing::info!("{}", self.state().report());
+    }
+
+    /// The clock as it stands now: a later trigger may have tightened it.
+    fn stop(&self) -> Stop {
+        self.state()
+            .signal()
+            .stop
+            .expect("the phase is past Ready only after a trigger")
+    }
+
+    /// `Starting`: hooks in order, then the registries get the instance. A failed hook triggers the stop.
+    async fn start(&mut self) -> Actors {
+        let begun = |signal: &Signal| signal.stop.map(|_| Instant::now());
+        for index in 0..self.hooks.all.len() {
+            let hook = self.hooks.all[index].clone();
+            if !hook.runs_in(Stage::OnStarted) {
+                continue;
+            }
+            if self.state().phase().is_stopping() {
+                skip_hook(self.state(), &hook, Stage::OnStarted, "the stop had begun");
+                continue;
+            }
+            let limit = hook.limit(Stage::OnStarted).unwrap_or(ON_STARTED);
+            match run_hook(&self.handle, &hook, Stage::OnStarted, limit, begun).await {
+                Outcome::Done => self.hooks.started[index] = true,
+                // Cut short by a trigger: that trigger has its own reason.
+                Outcome::TimedOut if self.state().phase().is_stopping() => {}
+                bad => {
+                    self.handle.trigger(Reason::StartFailed(format!(
+                        "on_started hook {:?}: {bad}",
+                        hook.name()
+                    )));
+                }
+            }
+        }
+        if !self.state().raise(Phase::Ready) {
+            return Vec::new();
+        }
+        tracing::info!("ready");
+        let actor = |m: &Membership| (m.clone(), m.start(self.state()));
+        self.memberships.iter().map(actor).collect()
+    }
+
+    /// `PreStop`: every registry is left, all at once.
+    async fn leave(&self, stop: &Stop, actors: Actors) -> LameDuckEnds {
+        let state = self.state();
+        let not_ready = state
+            .draft(|draft| draft.timeline.began(Phase::PreStop))
+            .unwrap_or_else(Instant::now);
+        let was_ready = state
+            .draft(|draft| draft.timeline.began(Phase::Ready))
+            .is_some();
+        if !was_ready {
+            for membership in &self.memberships {
+                let left = Left::never();
+                state.draft(|draft| draft.registries.push(registry_report(membership, &left)));
+            }
+            // Nobody was ever sent here: there is nothing to wait for.
+            return LameDuckEnds {
+                planned: not_ready,
+                visible_until: not_ready,
+            };
+        }
+        let budget = if actors.is_empty() {
+            Duration::ZERO
+        } else {
+            stop.shares.leave
+        };
+        state.draft(|draft| draft.timeline.plan(Phase::PreStop, budget));
+
+        let by = stop.leave_by();
+        let leaving = actors.into_iter().map(|(membership, actor)| async move {
+            let left = match by.bound(actor).await {
+                Some(Ok(left)) => left,
+                Some(Err(error)) => Left::failed(LeaveOutcome::Failed, error.to_string()),
+                None => Left::failed(LeaveOutcome::Unknown, format!("no answer within the leave budget of {budget:?}")),
+            };
+            tracing::info!(registry = membership.registry.name(), outcome = %left.outcome, took = ?left.took, "left");
+            state.draft(|draft| draft.registries.push(registry_report(&membership, &left)));
+            (membership, left)
+        });
+        let left = futures::future::join_all(leaving).await;
+
+        let rule = state.budget().lame_duck;
+        let last = left
+            .iter()
+            .map(|(_, left)| left.at)
+            .fold(not_ready, Instant::max);
+        let visible_until = left
+            .iter()
+            .filter(|(_, left)| left.outcome != LeaveOutcome::Skipped && !stop.shares.express)
+            .map(|(membership, left)| {
+                left.listed_until.map_or(left.at, |t| t.max(left.at))
+                    + membership.registry.visibility()
+            })
+            .fold(last, Instant::max);
+        LameDuckEnds {
+            planned: visible_until.max(last + rule.floor(&stop.shares)),
+            visible_until,
+        }
+    }
+
+    /// `LameDuck`: everything is served until the world has stopped sending and the `pre_stop` hooks are done.
+    async fn lame_duck(&self, ends: LameDuckEnds, hooks: AbortOnDropHandle<()>) {
+        let state = self.state();
+        let now = Instant::now();
+        // As far as it fits: the drain keeps the least it needs.
+        let end = move |signal: &Signal| match (signal.stop, signal.haste) {
+            (Some(stop), Haste::None) => Some(ends.planned.min(stop.lame_duck_by().instant())),
+            _ => Some(now),
+        };
+        let planned = end(&state.signal())
+            .unwrap_or(now)
+            .saturating_duration_since(now);
+        state.draft(|draft| draft.timeline.plan(Phase::LameDuck, planned));
+        state.plan_lame_duck(now, planned);
+        state.raise(Phase::LameDuck);
+
+        tokio::select! {
+            () = until(state, end) => {}
+            () = self.quiet(ends.visible_until) => tracing::info!("quiet: the lame duck ends early"),
+        }
+        // Each has its limit, and the join task only ends when all have.
+        let _ = hooks.await;
+    }
+
+    /// Resolves when no request has come for the time that was set and every visibility is over; never where no
+    /// such time was set.
+    async fn quiet(&self, visible_until: Instant) {
+        let Some(quiet) = self.state().budget().lame_duck.until_quiet else {
+            return std::future::pending().await;
+        };
+        let (mut seen, mut since) = (self.state().tally.sums().0, Instant::now());
+        while since.elapsed() < quiet || Instant::now() < visible_until {
+            tokio::time::sleep((quiet / 4).max(Duration::from_millis(10))).await;
+            let now_seen = self.state().tally.sums().0;
+            if now_seen != seen {
+                (seen, since) = (now_seen, Instant::now());
+            }
+        }
+    }
+
+    /// `Draining`: work in flight finishes. What does not is put on record and cut.
+    async fn drain(&self) {
+        let state = self.state();
+        let planned = self.stop().drain_by().remaining();
+        state.draft(|draft| draft.timeline.plan(Phase::Draining, planned));
+        state.raise(Phase::Draining);
+
+        let time_is_up = |signal: &Signal| match (signal.stop, signal.haste) {
+            (Some(stop), Haste::None | Haste::EndLameDuck) => Some(stop.drain_by().instant()),
+            _ => Some(Instant::now()),
+        };
+        tokio::select! {
+            biased;
+            () = state.in_flight.closed_when_idle() => {
+                // What is left is exempt.
+                state.cut();
+            }
+            () = until(state, time_is_up) => self.force_close().await,
+            () = self.say_what_is_left() => {}
+        }
+    }
+
+    async fn force_close(&self) {
+        let state = self.state();
+        state.in_flight.close();
+        let stragglers = state.roster.stragglers();
+        for straggler in &stragglers {
+            tracing::warn!(%straggler, "cut");
+        }
+        state.draft(|draft| draft.stragglers = stragglers);
+        state.cut();
+        let by = self.stop().force_by();
+        if by.bound(state.in_flight.idle_after_close()).await.is_none() {
+            tracing::error!(
+                left = state.in_flight.count(),
+                "cut, but not gone: a thread is blocked"
+            );
+        }
+    }
+
+    async fn say_what_is_left(&self) {
+        let mut every = tokio::time::interval(SAY_EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        every.tick().await;
+        loop {
+            every.tick().await;
+            let left = self.state().roster.stragglers();
+            let oldest: Vec<_> = left.iter().take(3).map(ToString::to_string).collect();
+            let time = self.stop().drain_by().remaining();
+            tracing::info!(left = left.len(), oldest = oldest.join("; "), cut_in = ?time, "still draining");
+        }
+    }
+
+    /// `Stopping`: hooks in reverse, one after the other, each with an equal part of what is left.
+    async fn on_stopped(&self) {
+        let state = self.state();
+        let planned = self.stop().deadline.remaining();
+        state.draft(|draft| draft.timeline.plan(Phase::Stopping, planned));
+        state.raise(Phase::Stopping);
+
+        let mut left = u32::try_from(self.hooks.of(Stage::OnStopped).count()).unwrap_or(u32::MAX);
+        for (hook, started) in self.hooks.of(Stage::OnStopped).rev() {
+            let share = self.stop().deadline.remaining() / left.max(1);
+            left -= 1;
+            if !started {
+                skip_hook(state, hook, Stage::OnStopped, "it had not started");
+                continue;
+            }
+            let limit = hook
+                .limit(Stage::OnStopped)
+                .map_or(share, |own| own.min(share));
+            run_hook(&self.handle, hook, Stage::OnStopped, limit, |signal| {
+                signal.stop.map(|stop| stop.deadline.instant())
+            })
+            .await;
+        }
+    }
+}
+
+impl Left {
+    fn never() -> Self {
+        Self {
+            took: Duration::ZERO,
+            error: None,
+            ..Self::failed(LeaveOutcome::Skipped, String::new())
+        }
+    }
+
+    fn failed(outcome: LeaveOutcome, error: String) -> Self {
+        Self {
+            outcome,
+            error: Some(error),
+            at: Instant::now(),
+            took: Duration::ZERO,
+            listed_until: None,
+        }
+    }
+}
+
+fn registry_report(membership: &Membership, left: &Left) -> RegistryReport {
+    RegistryReport {
+        name: membership.registry.name().to_owned(),
+        instance: membership.instance.id().to_owned(),
+        outcome: left.outcome,
+        took: left.took,
+        visible_for: left
+            .listed_until
+            .map(|until| until.saturating_duration_since(left.at)),
+        error: left.error.clone(),
+    }
+}

@@ -1,0 +1,294 @@
+//! [`State`]: the latches. The phase only rises, the deadline only moves earlier, the haste only grows (S1).
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::budget::{Budget, Shares};
+use crate::deadline::Deadline;
+use crate::in_flight::InFlight;
+use crate::phase::Phase;
+use crate::reason::Reason;
+use crate::report::{Draft, ShutdownReport};
+use crate::roster::Roster;
+use crate::sync::lock;
+use crate::tally::Tally;
+use crate::timeline::Timeline;
+
+/// How much of a hurry somebody is in. It only grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Haste {
+    /// By the plan.
+    None,
+    /// No lame duck, or no more of it.
+    EndLameDuck,
+    /// Cut what is in flight now.
+    Force,
+}
+
+/// The clock of a stop that has begun.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stop {
+    /// When it began, or when its deadline was last moved.
+    at: Instant,
+    /// When SIGKILL is due.
+    kill: Instant,
+    /// When everything must be over.
+    pub(crate) deadline: Deadline,
+    /// How the time is split.
+    pub(crate) shares: Shares,
+}
+
+impl Stop {
+    fn new(now: Instant, total: Duration) -> Self {
+        let shares = Shares::of(total);
+        let kill = Deadline::at(now) + total;
+        Self {
+            at: now,
+            kill: kill.instant(),
+            deadline: kill.earlier_by(shares.exit_reserve),
+            shares,
+        }
+    }
+
+    /// The stop with a SIGKILL that may be earlier, its time split anew. Nothing ever moves later.
+    fn tightened(self, now: Instant, total: Duration) -> Option<Self> {
+        let other = Self::new(now, total);
+        (other.kill < self.kill).then(|| Self {
+            deadline: other.deadline.min(self.deadline),
+            ..other
+        })
+    }
+
+    /// When registries must have been left.
+    pub(crate) fn leave_by(&self) -> Deadline {
+        (Deadline::at(self.at) + self.shares.leave).min(self.drain_by())
+    }
+
+    /// When what is in flight is cut.
+    pub(crate) fn drain_by(&self) -> Deadline {
+        self.deadline
+            .earlier_by(self.shares.on_stopped + self.shares.force_close)
+    }
+
+    /// When `on_stopped` hooks begin at the latest.
+    pub(crate) fn force_by(&self) -> Deadline {
+        self.deadline.earlier_by(self.shares.on_stopped)
+    }
+
+    /// When the drain begins at the latest, so that it is one.
+    pub(crate) fn lame_duck_by(&self) -> Deadline {
+        self.drain_by().earlier_by(self.shares.least_drain())
+    }
+}
+
+/// Everything that tasks wait for, in one cell.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Signal {
+    pub(crate) phase: Phase,
+    pub(crate) stop: Option<Stop>,
+    pub(crate) haste: Haste,
+    /// Whatever is in flight is cut.
+    pub(crate) cut: bool,
+    /// The lame duck, once it is known: when it began and how long it is.
+    pub(crate) lame_duck: Option<(Instant, Duration)>,
+}
+
+/// What `/readyz` says while the service stops.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Readiness {
+    /// 503 from the first moment of the stop on: what load balancers with health checks of their own need, and what
+    /// deaths need that do not delete the pod (probe kills, evictions).
+    #[default]
+    FailWhenStopping,
+    /// 200 until the listener closes. A deleted pod leaves its Service whatever its probe says, but as the last one
+    /// it stays kube-proxy's fallback only while it is "serving" (R34).
+    KeepServing,
+}
+
+/// What rooms need to know and nothing below them does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) linger: Duration,
+    pub(crate) readiness: Readiness,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            // Several times the longest round trip inside a cluster.
+            linger: Duration::from_millis(500),
+            readiness: Readiness::default(),
+        }
+    }
+}
+
+/// What all parts of one coordinator share.
+#[derive(Debug)]
+pub(crate) struct State {
+    signal: watch::Sender<Signal>,
+    /// The phase again, for those who ask per request: a load instead of a lock.
+    phase: AtomicU8,
+    tokens: [CancellationToken; Phase::ALL.len()],
+    budget: Mutex<Budget>,
+    pub(crate) settings: Settings,
+    pub(crate) in_flight: InFlight,
+    pub(crate) roster: Roster,
+    pub(crate) tally: Tally,
+    draft: Mutex<Draft>,
+}
+
+impl State {
+    pub(crate) fn new(budget: Budget, settings: Settings) -> Self {
+        let mut timeline = Timeline::default();
+        timeline.mark(Phase::Starting, Instant::now());
+        Self {
+            signal: watch::Sender::new(Signal {
+                phase: Phase::Starting,
+                stop: None,
+                haste: Haste::None,
+                cut: false,
+                lame_duck: None,
+            }),
+            phase: AtomicU8::new(Phase::Starting as u8),
+            tokens: std::array::from_fn(|_| CancellationToken::new()),
+            budget: Mutex::new(budget),
+            settings,
+            in_flight: InFlight::new(),
+            roster: Roster::new(),
+            tally: Tally::default(),
+            draft: Mutex::new(Draft::new(timeline)),
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        // Acquire pairs with the release in `step`: who sees the phase sees what led to it.
+        Phase::from_u8(self.phase.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn signal(&self) -> Signal {
+        *self.signal.borrow()
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Signal> {
+        self.signal.subscribe()
+    }
+
+    /// Cancelled when the phase is reached or passed.
+    pub(crate) fn token(&self, phase: Phase) -> &CancellationToken {
+        &self.tokens[phase as usize]
+    }
+
+    /// Raises the phase; whether it rose.
+    pub(crate) fn raise(&self, phase: Phase) -> bool {
+        self.step(|signal| rise(signal, phase))
+    }
+
+    /// Begins the stop, or makes its deadline earlier; whether this call began it. `total` is the time until
+    /// SIGKILL as the caller knows it.
+    pub(crate) fn trigger(&self, reason: Reason, total: Duration) -> bool {
+        let now = Instant::now();
+        let (mut began, mut tightened) = (false, false);
+        let why = reason.to_string();
+        self.step(|signal| match signal.stop {
+            None => {
+                began = true;
+                signal.stop = Some(Stop::new(now, total));
+                let mut draft = lock(&self.draft);
+                draft.reason = Some(reason);
+                draft.finished_before = self.tally.sums().1;
+                rise(signal, Phase::PreStop)
+            }
+            Some(stop) => {
+                let tighter = stop.tightened(now, total);
+                tightened = tighter.is_some();
+                signal.stop = tighter.or(signal.stop);
+                tightened
+            }
+        });
+        // Outside of the cell: a subscriber may ask for the phase.
+        if began {
+            tracing::info!(reason = %why, kill_in_s = total.as_secs_f64(), "stop begins");
+        } else if tightened {
+            tracing::info!(reason = %why, kill_in_s = total.as_secs_f64(), "deadline moves earlier");
+        } else {
+            tracing::debug!(reason = %why, "stop has begun already");
+        }
+        began
+    }
+
+    /// Makes haste.
+    pub(crate) fn hurry(&self, haste: Haste) {
+        self.step(|signal| {
+            let grows = haste > signal.haste;
+            signal.haste = signal.haste.max(haste);
+            grows
+        });
+    }
+
+    /// Everything that is in flight is to end now.
+    pub(crate) fn cut(&self) {
+        self.step(|signal| !std::mem::replace(&mut signal.cut, true));
+        self.roster.cut();
+    }
+
+    pub(crate) fn plan_lame_duck(&self, from: Instant, length: Duration) {
+        self.step(|signal| {
+            signal.lame_duck = Some((from, length));
+            true
+        });
+    }
+
+    /// One change of the cell. Readiness is derived from the phase, and the phase is published before any waiter or
+    /// token can act on it (S2).
+    fn step(&self, change: impl FnOnce(&mut Signal) -> bool) -> bool {
+        let mut risen = None;
+        let changed = self.signal.send_if_modified(|signal| {
+            let before = signal.phase;
+            let changed = change(signal);
+            if signal.phase > before {
+                self.phase.store(signal.phase as u8, Ordering::Release);
+                lock(&self.draft)
+                    .timeline
+                    .mark(signal.phase, Instant::now());
+                risen = Some(signal.phase);
+            }
+            changed
+        });
+        if let Some(phase) = risen {
+            tracing::debug!(%phase, "phase");
+            for reached in Phase::ALL.into_iter().filter(|p| *p <= phase) {
+                self.token(reached).cancel();
+            }
+        }
+        changed
+    }
+
+    /// A copy: it changes only while hooks and registries are added, before the run.
+    pub(crate) fn budget(&self) -> Budget {
+        lock(&self.budget).clone()
+    }
+
+    pub(crate) fn set_budget(&self, budget: Budget) {
+        *lock(&self.budget) = budget;
+    }
+
+    pub(crate) fn draft<T>(&self, write: impl FnOnce(&mut Draft) -> T) -> T {
+        write(&mut lock(&self.draft))
+    }
+
+    pub(crate) fn report(&self) -> ShutdownReport {
+        let grace = self.budget().grace;
+        self.draft(|draft| draft.report(grace, self.tally.sums()))
+    }
+}
+
+fn rise(signal: &mut Signal, phase: Phase) -> bool {
+    let rises = phase > signal.phase;
+    signal.phase = signal.phase.max(phase);
+    rises
+}

@@ -434,14 +434,14 @@ mod tests {
             "65.0 lame duck",
             "\"eureka\"",
             "-44.9 s",
-            "at least 88",
+            "at least 96",
         ] {
             assert!(message.contains(part), "{part:?} is missing in: {message}");
         }
-        let mut enough = budget(88);
+        let mut enough = budget(96);
         enough.visibility = eureka.visibility.clone();
         enough.check().expect("the advice is true");
-        enough.grace = GracePeriod::from_secs(87).expect("a grace period");
+        enough.grace = GracePeriod::from_secs(95).expect("a grace period");
         enough.check().expect_err("and the smallest");
     }
 

@@ -94,6 +94,8 @@ pub(crate) struct Signal {
     pub(crate) haste: Haste,
     /// Whatever is in flight is cut.
     pub(crate) cut: bool,
+    /// When the drain began.
+    pub(crate) draining_since: Option<Instant>,
     /// The lame duck, once it is known: when it began and how long it is.
     pub(crate) lame_duck: Option<(Instant, Duration)>,
 }
@@ -152,6 +154,7 @@ impl State {
                 stop: None,
                 haste: Haste::None,
                 cut: false,
+                draining_since: None,
                 lame_duck: None,
             }),
             phase: AtomicU8::new(Phase::Starting as u8),
@@ -251,10 +254,14 @@ impl State {
             let before = signal.phase;
             let changed = change(signal);
             if signal.phase > before {
+                let now = Instant::now();
+                if signal.phase >= Phase::Draining {
+                    signal.draining_since.get_or_insert(now);
+                }
                 self.phase.store(signal.phase as u8, Ordering::Release);
                 lock(&self.draft)
                     .timeline
-                    .mark(signal.phase, Instant::now());
+                    .mark(signal.phase, now);
                 risen = Some(signal.phase);
             }
             changed

@@ -9,7 +9,7 @@ mod signals;
 mod watchdog;
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, IntoFuture};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -192,7 +192,7 @@ impl ShutdownCoordinator {
     /// heartbeats end, so the entries expire).
     pub async fn run<F>(self, main: F) -> Result<ShutdownReport, Error>
     where
-        F: Future,
+        F: IntoFuture,
         F::Output: TaskOutput,
     {
         let Self {
@@ -202,6 +202,7 @@ impl ShutdownCoordinator {
             companions: _companions,
             watchdog: _watchdog,
         } = self;
+        let main = main.into_future();
         let _end = EndOnDrop(handle.state().clone());
         let guard = handle.enter(Arc::new(MainWork(Instant::now())));
         let sequence = Sequence::new(handle.clone(), Hooks::new(hooks), memberships);

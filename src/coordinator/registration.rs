@@ -1,6 +1,5 @@
 //! The actor of one registration: the only owner of it, so that heartbeats and the deregistration are in order (S6).
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::deadline::Deadline;
 use crate::phase::Phase;
+use crate::random::share;
 use crate::registry::{Beat, Gone, Instance, Registration, Registry, RegistryError};
 use crate::report::LeaveOutcome;
 use crate::state::State;
@@ -271,8 +271,5 @@ async fn listed(
 
 /// Between half and the whole of it, so that a fleet does not come back in step.
 fn jittered(length: Duration) -> Duration {
-    let random = RandomState::new().hash_one(0_u8);
-    #[allow(clippy::cast_precision_loss)] // 53 bits are plenty for a jitter
-    let share = random as f64 / u64::MAX as f64;
-    length.mul_f64(0.5 + share / 2.0)
+    length.mul_f64(0.5 + share() / 2.0)
 }

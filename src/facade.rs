@@ -1,0 +1,62 @@
+//! Where the engine meets the rooms: what users call on the coordinator and what lives behind other doors.
+
+#[cfg(any(feature = "middleware", feature = "probe"))]
+use crate::coordinator::ShutdownCoordinator;
+
+#[cfg(feature = "middleware")]
+impl ShutdownCoordinator {
+    /// The layer for stock servers and for what only a route can say; see [`DrainLayer`](crate::DrainLayer).
+    #[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
+    #[must_use]
+    pub fn layer(&self) -> crate::middleware::DrainLayer {
+        crate::middleware::DrainLayer::new(self.handle())
+    }
+}
+
+#[cfg(feature = "server")]
+impl ShutdownCoordinator {
+    /// Serves HTTP/1 and HTTP/2 (h2c) on the listener until the stop is over. Short for [`run`](Self::run) with one
+    /// [`serve`](crate::serve()).
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run): trouble while stopping is in the report.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`run`](Self::run): dropping the future is a force close.
+    #[cfg_attr(docsrs, doc(cfg(feature = "server")))]
+    pub async fn serve<L, S>(
+        self,
+        listener: L,
+        service: S,
+    ) -> Result<crate::ShutdownReport, crate::Error>
+    where
+        L: crate::Listener,
+        S: crate::HttpService,
+    {
+        let server = crate::server::serve(&self.handle(), listener, service);
+        self.run(server).await
+    }
+}
+
+#[cfg(feature = "probe")]
+impl ShutdownCoordinator {
+    /// `/livez`, `/readyz` and `/startupz` as a service to mount in a router; see [`Probes`](crate::Probes).
+    #[cfg_attr(docsrs, doc(cfg(feature = "probe")))]
+    #[must_use]
+    pub fn probes(&self) -> crate::probe::Probes {
+        crate::probe::Probes::new(self.handle())
+    }
+}
+
+#[cfg(feature = "probe")]
+impl crate::ShutdownCoordinatorBuilder {
+    /// Answers `/livez`, `/readyz` and `/startupz` on a listener of its own, from `build` until
+    /// [`Stopped`](crate::Phase::Stopped): a probe on the service's own port ends with the drain, and queues behind
+    /// requests when the service is busy.
+    #[cfg_attr(docsrs, doc(cfg(feature = "probe")))]
+    pub fn probe_listener(self, listener: tokio::net::TcpListener) -> Self {
+        self.companion(|handle| crate::probe::listen(listener, handle))
+    }
+}

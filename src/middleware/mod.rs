@@ -1,0 +1,279 @@
+//! [`DrainLayer`]: the request edge for stock servers, and for what only a route can say.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::{Request, Response, StatusCode, Version};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tower::{Layer, Service};
+
+use crate::handle::{Guard, ShutdownHandle};
+use crate::request::{
+    ConnectionInfo, Exempt, Head, Ticket, TrackedBody, has_no_body, is_asked_to_leave, say_close,
+};
+use crate::roster::{Straggler, Work, WorkKind};
+
+/// Counts requests in flight, from their head to the end of their response body, and asks HTTP/1 clients to leave
+/// from the lame duck on (`Connection: close`).
+///
+/// For stock servers (`axum::serve`, tonic), which count nothing. Under [`serve`](crate::ShutdownCoordinator::serve)
+/// requests are counted already: the layer recognises them, counts nothing twice, and is of use there for
+/// [`exempt`](Self::exempt) on the routes it wraps.
+///
+/// A request that arrives after the drain is answered `503` with `Retry-After` and `Connection: close`.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), prestop::Error> {
+/// use prestop::ShutdownCoordinator;
+/// use tower::ServiceBuilder;
+///
+/// let c = ShutdownCoordinator::builder().build()?;
+/// let layer = c.layer().exempt(|head| head.uri.path() == "/metrics");
+/// let service = ServiceBuilder::new().layer(layer).service(tower::service_fn(
+///     |_: http::Request<String>| async { Ok::<_, std::io::Error>(http::Response::new(String::new())) },
+/// ));
+/// # let _ = service; Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct DrainLayer {
+    handle: ShutdownHandle,
+    exempt: Option<Exempt>,
+}
+
+impl DrainLayer {
+    pub(crate) const fn new(handle: ShutdownHandle) -> Self {
+        Self {
+            handle,
+            exempt: None,
+        }
+    }
+
+    /// Requests for which the predicate holds never delay a stop; they are cut when nothing else is in flight.
+    #[must_use]
+    pub fn exempt(mut self, is_exempt: impl Fn(Head<'_>) -> bool + Send + Sync + 'static) -> Self {
+        self.exempt = Some(Arc::new(is_exempt));
+        self
+    }
+}
+
+impl fmt::Debug for DrainLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DrainLayer").field("handle", &self.handle).finish_non_exhaustive()
+    }
+}
+
+impl<S> Layer<S> for DrainLayer {
+    type Service = DrainService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        DrainService {
+            inner,
+            layer: self.clone(),
+        }
+    }
+}
+
+/// The service of a [`DrainLayer`].
+#[derive(Clone, Debug)]
+pub struct DrainService<S> {
+    inner: S,
+    layer: DrainLayer,
+}
+
+impl<S, A, B> Service<Request<A>> for DrainService<S>
+where
+    S: Service<Request<A>, Response = Response<B>>,
+    B: Body + Default,
+{
+    type Response = Response<TrackedBody<B, LayerTicket>>;
+    type Error = S::Error;
+    type Future = DrainFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<A>) -> Self::Future {
+        let head = Head::of(&request);
+        let exempt = self.layer.exempt.as_ref().is_some_and(|is_exempt| is_exempt(head));
+        let no_body = request.method() == http::Method::HEAD;
+        let version = request.version();
+        let handle = &self.layer.handle;
+        let ticket = match request.extensions().get::<ConnectionInfo>() {
+            Some(counted) => {
+                if exempt {
+                    counted.exempt();
+                }
+                Some(LayerTicket::counted_elsewhere())
+            }
+            None if exempt => Some(LayerTicket::counted_elsewhere()),
+            None => LayerTicket::count(handle, head.route()),
+        };
+        let Some(ticket) = ticket else {
+            handle.state().tally.refused();
+            return DrainFuture {
+                state: FutureState::Refused { version },
+                handle: handle.clone(),
+            };
+        };
+        DrainFuture {
+            handle: handle.clone(),
+            state: FutureState::Called {
+                future: self.inner.call(request),
+                ticket: Some(ticket),
+                no_body,
+                version,
+            },
+        }
+    }
+}
+
+pin_project! {
+    /// The future of a [`DrainService`].
+    pub struct DrainFuture<F> {
+        handle: ShutdownHandle,
+        #[pin]
+        state: FutureState<F>,
+    }
+}
+
+pin_project! {
+    #[project = FutureStateProj]
+    enum FutureState<F> {
+        Called { #[pin] future: F, ticket: Option<LayerTicket>, no_body: bool, version: Version },
+        Refused { version: Version },
+    }
+}
+
+impl<F> fmt::Debug for DrainFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DrainFuture").finish_non_exhaustive()
+    }
+}
+
+impl<F, B, E> Future for DrainFuture<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: Body + Default,
+{
+    type Output = Result<Response<TrackedBody<B, LayerTicket>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        Poll::Ready(Ok(match this.state.project() {
+            FutureStateProj::Called {
+                future,
+                ticket,
+                no_body,
+                version,
+            } => {
+                let mut response = ready!(future.poll(cx))?;
+                let ticket = ticket.take().expect("a future is not polled after it was ready");
+                if ticket.asks_to_leave(this.handle) {
+                    say_close(*version, response.headers_mut());
+                }
+                let empty = *no_body || has_no_body(&http::Method::GET, response.status());
+                response.map(|body| TrackedBody::new(body, ticket, empty))
+            }
+            FutureStateProj::Refused { version } => {
+                let mut response = Response::new(TrackedBody::new(
+                    B::default(),
+                    LayerTicket::counted_elsewhere(),
+                    true,
+                ));
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                let headers = response.headers_mut();
+                headers.insert(http::header::RETRY_AFTER, http::HeaderValue::from_static("1"));
+                say_close(*version, headers);
+                response
+            }
+        }))
+    }
+}
+
+/// Keeps one request in flight that came through a [`DrainLayer`].
+#[derive(Debug)]
+pub struct LayerTicket {
+    counted: Option<Counted>,
+    answered: bool,
+}
+
+#[derive(Debug)]
+struct Counted {
+    _guard: Guard,
+    handle: ShutdownHandle,
+}
+
+impl LayerTicket {
+    const fn counted_elsewhere() -> Self {
+        Self {
+            counted: None,
+            answered: false,
+        }
+    }
+
+    /// `None` once the drain is over.
+    fn count(handle: &ShutdownHandle, route: String) -> Option<Self> {
+        let work = RequestWork {
+            route,
+            since: Instant::now(),
+        };
+        let guard = handle.enter(Arc::new(work)).ok()?;
+        handle.state().tally.started();
+        Some(Self {
+            counted: Some(Counted {
+                _guard: guard,
+                handle: handle.clone(),
+            }),
+            answered: false,
+        })
+    }
+
+    /// Only for a request that nobody below counts: `serve` asks its own clients, each at its moment.
+    fn asks_to_leave(&self, handle: &ShutdownHandle) -> bool {
+        // Without a connection there is no place among all clients: a random one, anew for each answer, asks a
+        // growing share of them just the same.
+        self.counted.is_some() && is_asked_to_leave(handle.state(), crate::random::share())
+    }
+}
+
+impl Ticket for LayerTicket {
+    fn answered(&mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for LayerTicket {
+    fn drop(&mut self) {
+        if let Some(counted) = &self.counted
+            && self.answered
+        {
+            counted.handle.state().tally.finished();
+        }
+    }
+}
+
+/// A request in the roster. It is cut with its connection, which a stock server owns.
+struct RequestWork {
+    route: String,
+    since: Instant,
+}
+
+impl Work for RequestWork {
+    fn describe(&self, into: &mut Vec<Straggler>) {
+        into.push(Straggler {
+            kind: WorkKind::Request,
+            what: self.route.clone().into(),
+            peer: None,
+            age: self.since.elapsed(),
+            bytes: None,
+        });
+    }
+
+    fn cut(&self) {}
+}

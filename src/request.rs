@@ -1,0 +1,175 @@
+//! A request at the edge: its head, when it ends, and what a handler can learn of its connection.
+//!
+//! A request ends when its response body has ended or was dropped, not when its handler returned (T5).
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::{HeaderMap, Method, Uri, Version};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use crate::phase::Phase;
+use crate::state::State;
+
+/// The head of a request, as a predicate sees it.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Head<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The target.
+    pub uri: &'a Uri,
+    /// The version.
+    pub version: Version,
+    /// The headers.
+    pub headers: &'a HeaderMap,
+}
+
+impl<'a> Head<'a> {
+    pub(crate) fn of<B>(request: &'a http::Request<B>) -> Self {
+        Self {
+            method: request.method(),
+            uri: request.uri(),
+            version: request.version(),
+            headers: request.headers(),
+        }
+    }
+
+    /// Method and path; never the query, which may hold secrets.
+    pub(crate) fn route(&self) -> String {
+        format!("{} {}", self.method, self.uri.path())
+    }
+}
+
+/// Says which requests are exempt: probes, metrics scrapes, health watches. They never delay a stop (S11).
+pub(crate) type Exempt = Arc<dyn Fn(Head<'_>) -> bool + Send + Sync>;
+
+/// What `serve` tells a handler about the connection of its request, as a request extension.
+///
+/// ```
+/// # use prestop::ConnectionInfo;
+/// async fn handler(info: http::Request<()>) -> String {
+///     let peer = info.extensions().get::<ConnectionInfo>().and_then(ConnectionInfo::peer);
+///     format!("hello {peer:?}")
+/// }
+/// ```
+#[derive(Clone)]
+pub struct ConnectionInfo {
+    peer: Option<SocketAddr>,
+    request: Arc<dyn Countable>,
+    key: usize,
+}
+
+impl ConnectionInfo {
+    #[cfg_attr(not(feature = "server"), allow(dead_code))]
+    pub(crate) const fn new(peer: Option<SocketAddr>, request: Arc<dyn Countable>, key: usize) -> Self {
+        Self { peer, request, key }
+    }
+
+    /// The client's address; `None` on a Unix socket.
+    #[must_use]
+    pub const fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    /// The request is counted already: the layer only passes on what it knows better.
+    pub(crate) fn exempt(&self) {
+        self.request.exempt(self.key);
+    }
+}
+
+impl fmt::Debug for ConnectionInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionInfo").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+/// Who counts the requests of a connection.
+pub(crate) trait Countable: Send + Sync {
+    fn exempt(&self, key: usize);
+}
+
+/// Held by the response body: dropped, the request is over.
+pub(crate) trait Ticket: Unpin {
+    /// The last byte of the answer was handed over.
+    fn answered(&mut self);
+}
+
+pin_project! {
+    /// A response body that keeps its request in flight until it has ended or is dropped.
+    #[derive(Debug)]
+    pub struct TrackedBody<B, T> {
+        #[pin]
+        body: B,
+        ticket: T,
+    }
+}
+
+impl<B: Body, T: Ticket> TrackedBody<B, T> {
+    /// `empty` for answers whose body is never asked for: to HEAD, 204, 304.
+    pub(crate) fn new(body: B, mut ticket: T, empty: bool) -> Self {
+        // A server does not poll a body that says it has ended.
+        if empty || body.is_end_stream() {
+            ticket.answered();
+        }
+        Self { body, ticket }
+    }
+}
+
+impl<B: Body, T: Ticket> Body for TrackedBody<B, T> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let mut this = self.project();
+        let frame = ready!(this.body.as_mut().poll_frame(cx));
+        match &frame {
+            None => this.ticket.answered(),
+            Some(Ok(_)) if this.body.is_end_stream() => this.ticket.answered(),
+            Some(_) => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Whether an answer has no body on the wire, whatever its `Body` would say.
+pub(crate) fn has_no_body(method: &Method, status: http::StatusCode) -> bool {
+    method == Method::HEAD
+        || status == http::StatusCode::NO_CONTENT
+        || status == http::StatusCode::NOT_MODIFIED
+        || status.is_informational()
+}
+
+/// Whether a client is asked now to take its next request elsewhere. `share` is the client's place among all,
+/// between 0 and 1: in the first half of the lame duck a growing share is asked, in the second all are, so that they
+/// do not come as a herd to the other pods.
+pub(crate) fn is_asked_to_leave(state: &State, share: f64) -> bool {
+    match state.phase() {
+        Phase::Starting | Phase::Ready | Phase::PreStop => false,
+        Phase::LameDuck => match state.signal().lame_duck {
+            Some((from, length)) => from.elapsed() >= (length / 2).mul_f64(share),
+            None => false,
+        },
+        Phase::Draining | Phase::Stopping | Phase::Stopped => true,
+    }
+}
+
+/// Asks an HTTP/1 client to close the connection after this answer. On HTTP/2 the header is forbidden (RFC 9113,
+/// 8.2.2); there GOAWAY says it.
+pub(crate) fn say_close(version: Version, headers: &mut HeaderMap) {
+    if version <= Version::HTTP_11 && !headers.contains_key(http::header::UPGRADE) {
+        headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+    }
+}

@@ -1,0 +1,214 @@
+//! The task of one connection: protocol, requests, and the moment at which it may close.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode, Version};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep_until};
+use tower::util::Oneshot;
+
+use crate::handle::ShutdownHandle;
+use crate::phase::Phase;
+use crate::request::{
+    ConnectionInfo, Exempt, Head, TrackedBody, has_no_body, is_asked_to_leave, say_close,
+};
+use crate::state::Signal;
+
+use super::HttpService;
+use super::connection::{Activity, Connection, RequestTicket, Transport};
+
+/// How long a head may take to arrive in the drain once its first byte has: longer than any honest client needs,
+/// shorter than a drain.
+const HEAD: Duration = Duration::from_secs(5);
+
+pub(super) async fn serve_connection<IO, S>(
+    handle: ShutdownHandle,
+    connection: Arc<Connection>,
+    transport: Transport<IO>,
+    service: S,
+    exempt: Option<Exempt>,
+) where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: HttpService,
+{
+    let service = Counting {
+        service,
+        handle: handle.clone(),
+        connection: connection.clone(),
+        exempt,
+    };
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // WebSockets over HTTP/2 (RFC 8441).
+    builder.http2().enable_connect_protocol();
+    let protocol = builder.serve_connection_with_upgrades(TokioIo::new(transport), service);
+    tokio::pin!(protocol);
+
+    let mut signal = handle.state().subscribe();
+    let mut epoch = connection.epoch();
+    let mut told = false;
+    loop {
+        let now = *signal.borrow_and_update();
+        if now.cut {
+            // Dropping the protocol drops the handlers. An upgraded transport is not in here any more.
+            return;
+        }
+        let next = if told {
+            Next::Wait
+        } else {
+            next_step(&now, &connection, handle.state().settings.linger)
+        };
+        let at = match next {
+            Next::Tell => {
+                protocol.as_mut().graceful_shutdown();
+                told = true;
+                continue;
+            }
+            Next::Close => return,
+            Next::At(at) => Some(at),
+            Next::Wait => None,
+        };
+        // In the drain a request that begins or ends moves the moment to close; before, nobody asks.
+        let watch_requests = now.phase >= Phase::Draining && !told;
+        let ended = std::future::poll_fn(|cx| {
+            if let Poll::Ready(ended) = protocol.as_mut().poll(cx) {
+                return Poll::Ready(Some(ended));
+            }
+            let before = std::mem::replace(&mut epoch, connection.epoch());
+            if watch_requests && before != epoch {
+                return Poll::Ready(None);
+            }
+            Poll::Pending
+        });
+        tokio::select! {
+            biased;
+            ended = ended => if let Some(ended) = ended {
+                if let Err(error) = ended {
+                    tracing::debug!(peer = ?connection.peer, error, "connection ended");
+                }
+                return;
+            },
+            _ = signal.changed() => {}
+            () = sleep_until(at.unwrap_or_else(Instant::now)), if at.is_some() => {}
+        }
+    }
+}
+
+/// What the task of a connection does next.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    /// Nothing, until the phase or a request changes.
+    Wait,
+    /// Look again then.
+    At(Instant),
+    /// Tell the protocol to finish: GOAWAY, or close after the answer, or close now if idle.
+    Tell,
+    /// Drop the transport.
+    Close,
+}
+
+/// When a connection may be told to finish without losing a request that is on its way.
+fn next_step(signal: &Signal, connection: &Connection, linger: Duration) -> Next {
+    let now = Instant::now();
+    let when = |at: Instant, then: Next| if at <= now { then } else { Next::At(at) };
+    match signal.phase {
+        Phase::Starting | Phase::Ready | Phase::PreStop => Next::Wait,
+        // HTTP/1 clients are told by a header on their next answer; only HTTP/2 has a word for it by itself.
+        Phase::LameDuck => match signal.lame_duck {
+            Some((from, length)) if connection.is_http2() => {
+                when(from + (length / 2).mul_f64(connection.share), Next::Tell)
+            }
+            _ => Next::Wait,
+        },
+        Phase::Draining | Phase::Stopping | Phase::Stopped if connection.is_http2() => Next::Tell,
+        Phase::Draining | Phase::Stopping | Phase::Stopped => {
+            let Some(drain) = signal.draining_since else {
+                return Next::Wait;
+            };
+            match connection.activity() {
+                // Its answer will say `Connection: close`.
+                Activity::Busy => Next::Wait,
+                Activity::Idle(since) => when(since.max(drain) + linger, Next::Tell),
+                // hyper would close over the head (hyper#3792): it gets its time, then the connection is dropped.
+                Activity::PartialHead(since) => when(since.max(drain) + HEAD, Next::Close),
+            }
+        }
+    }
+}
+
+/// Counts the requests of one connection.
+struct Counting<S> {
+    service: S,
+    handle: ShutdownHandle,
+    connection: Arc<Connection>,
+    exempt: Option<Exempt>,
+}
+
+impl<S: HttpService> hyper::service::Service<Request<Incoming>> for Counting<S> {
+    type Response = Response<TrackedBody<S::ResponseBody, RequestTicket>>;
+    type Error = S::Error;
+    type Future = Answer<Oneshot<S, Request<Incoming>>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let head = Head::of(&request);
+        let exempt = self.exempt.as_ref().is_some_and(|is_exempt| is_exempt(head));
+        let ticket = self.connection.request_began(head, exempt);
+        let (version, method) = (request.version(), request.method().clone());
+        let info = ConnectionInfo::new(self.connection.peer, self.connection.clone(), ticket.key);
+        #[cfg(feature = "axum")]
+        if let Some(peer) = self.connection.peer {
+            request.extensions_mut().insert(axum::extract::ConnectInfo(peer));
+        }
+        request.extensions_mut().insert(info);
+        Answer {
+            future: Oneshot::new(self.service.clone(), request),
+            ticket: Some(ticket),
+            handle: self.handle.clone(),
+            version,
+            method,
+        }
+    }
+}
+
+pin_project! {
+    /// The answer to one request.
+    struct Answer<F> {
+        #[pin]
+        future: F,
+        ticket: Option<RequestTicket>,
+        handle: ShutdownHandle,
+        version: Version,
+        method: http::Method,
+    }
+}
+
+impl<F, B, E> Future for Answer<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: Body,
+{
+    type Output = Result<Response<TrackedBody<B, RequestTicket>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut response = ready!(this.future.poll(cx))?;
+        let ticket = this.ticket.take().expect("a future is not polled after it was ready");
+        let status = response.status();
+        let connect = *this.method == http::Method::CONNECT && status.is_success();
+        if *this.version <= Version::HTTP_11 && (status == StatusCode::SWITCHING_PROTOCOLS || connect) {
+            ticket.connection.upgraded(ticket.key);
+        } else if is_asked_to_leave(this.handle.state(), ticket.connection.share) {
+            say_close(*this.version, response.headers_mut());
+        }
+        let empty = has_no_body(this.method, status);
+        Poll::Ready(Ok(response.map(|body| TrackedBody::new(body, ticket, empty))))
+    }
+}

@@ -66,7 +66,11 @@ pub struct ConnectionInfo {
 
 impl ConnectionInfo {
     #[cfg_attr(not(feature = "server"), allow(dead_code))]
-    pub(crate) const fn new(peer: Option<SocketAddr>, request: Arc<dyn Countable>, key: usize) -> Self {
+    pub(crate) const fn new(
+        peer: Option<SocketAddr>,
+        request: Arc<dyn Countable>,
+        key: usize,
+    ) -> Self {
         Self { peer, request, key }
     }
 
@@ -84,7 +88,9 @@ impl ConnectionInfo {
 
 impl fmt::Debug for ConnectionInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConnectionInfo").field("peer", &self.peer).finish_non_exhaustive()
+        f.debug_struct("ConnectionInfo")
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
     }
 }
 
@@ -94,7 +100,7 @@ pub(crate) trait Countable: Send + Sync {
 }
 
 /// Held by the response body: dropped, the request is over.
-pub(crate) trait Ticket: Unpin {
+pub trait Ticket: Unpin {
     /// The last byte of the answer was handed over.
     fn answered(&mut self);
 }
@@ -124,7 +130,10 @@ impl<B: Body, T: Ticket> Body for TrackedBody<B, T> {
     type Data = B::Data;
     type Error = B::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let mut this = self.project();
         let frame = ready!(this.body.as_mut().poll_frame(cx));
         match &frame {
@@ -170,6 +179,9 @@ pub(crate) fn is_asked_to_leave(state: &State, share: f64) -> bool {
 /// 8.2.2); there GOAWAY says it.
 pub(crate) fn say_close(version: Version, headers: &mut HeaderMap) {
     if version <= Version::HTTP_11 && !headers.contains_key(http::header::UPGRADE) {
-        headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+        headers.insert(
+            http::header::CONNECTION,
+            http::HeaderValue::from_static("close"),
+        );
     }
 }

@@ -259,9 +259,7 @@ impl State {
                     signal.draining_since.get_or_insert(now);
                 }
                 self.phase.store(signal.phase as u8, Ordering::Release);
-                lock(&self.draft)
-                    .timeline
-                    .mark(signal.phase, now);
+                lock(&self.draft).timeline.mark(signal.phase, now);
                 risen = Some(signal.phase);
             }
             changed

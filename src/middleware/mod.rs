@@ -63,7 +63,9 @@ impl DrainLayer {
 
 impl fmt::Debug for DrainLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DrainLayer").field("handle", &self.handle).finish_non_exhaustive()
+        f.debug_struct("DrainLayer")
+            .field("handle", &self.handle)
+            .finish_non_exhaustive()
     }
 }
 
@@ -100,7 +102,11 @@ where
 
     fn call(&mut self, request: Request<A>) -> Self::Future {
         let head = Head::of(&request);
-        let exempt = self.layer.exempt.as_ref().is_some_and(|is_exempt| is_exempt(head));
+        let exempt = self
+            .layer
+            .exempt
+            .as_ref()
+            .is_some_and(|is_exempt| is_exempt(head));
         let no_body = request.method() == http::Method::HEAD;
         let version = request.version();
         let handle = &self.layer.handle;
@@ -173,7 +179,9 @@ where
                 version,
             } => {
                 let mut response = ready!(future.poll(cx))?;
-                let ticket = ticket.take().expect("a future is not polled after it was ready");
+                let ticket = ticket
+                    .take()
+                    .expect("a future is not polled after it was ready");
                 if ticket.asks_to_leave(this.handle) {
                     say_close(*version, response.headers_mut());
                 }
@@ -188,7 +196,10 @@ where
                 ));
                 *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
                 let headers = response.headers_mut();
-                headers.insert(http::header::RETRY_AFTER, http::HeaderValue::from_static("1"));
+                headers.insert(
+                    http::header::RETRY_AFTER,
+                    http::HeaderValue::from_static("1"),
+                );
                 say_close(*version, headers);
                 response
             }

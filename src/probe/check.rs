@@ -31,7 +31,8 @@ impl Probe {
         match self {
             Self::Live => true,
             Self::Ready => {
-                phase.is_ready() || (keep_serving && matches!(phase, Phase::PreStop | Phase::LameDuck))
+                phase.is_ready()
+                    || (keep_serving && matches!(phase, Phase::PreStop | Phase::LameDuck))
             }
             Self::Startup => phase.is_started(),
         }
@@ -48,14 +49,21 @@ impl Probe {
     }
 
     pub(super) fn text(self, ok: bool, phase: Phase, left: Option<Duration>) -> String {
-        let left = left.map_or_else(String::new, |left| format!(", {:.1} s left", left.as_secs_f64()));
+        let left = left.map_or_else(String::new, |left| {
+            format!(", {:.1} s left", left.as_secs_f64())
+        });
         format!("{}: {phase}{left}\n", self.words(ok))
     }
 
     pub(super) fn json(self, ok: bool, phase: Phase, left: Option<Duration>) -> String {
         let probe = &self.path()[1..];
-        let left = left.map_or_else(|| "null".to_owned(), |left| format!("{:.1}", left.as_secs_f64()));
-        format!("{{\"probe\":\"{probe}\",\"ok\":{ok},\"phase\":\"{phase}\",\"seconds_left\":{left}}}\n")
+        let left = left.map_or_else(
+            || "null".to_owned(),
+            |left| format!("{:.1}", left.as_secs_f64()),
+        );
+        format!(
+            "{{\"probe\":\"{probe}\",\"ok\":{ok},\"phase\":\"{phase}\",\"seconds_left\":{left}}}\n"
+        )
     }
 }
 
@@ -72,15 +80,25 @@ mod tests {
         for phase in Phase::ALL.into_iter().filter(|p| p.is_stopping()) {
             assert_eq!(row(phase, false), [true, false, true], "{phase}");
             let still_serving = phase < Phase::Draining;
-            assert_eq!(row(phase, true), [true, still_serving, true], "{phase}, keep serving");
+            assert_eq!(
+                row(phase, true),
+                [true, still_serving, true],
+                "{phase}, keep serving"
+            );
         }
     }
 
     #[test]
     fn the_answer_says_phase_and_seconds_left() {
         let left = Some(Duration::from_millis(23_420));
-        assert_eq!(Probe::Ready.text(false, Phase::LameDuck, left), "not ready: lame_duck, 23.4 s left\n");
-        assert_eq!(Probe::Startup.text(true, Phase::Ready, None), "started: ready\n");
+        assert_eq!(
+            Probe::Ready.text(false, Phase::LameDuck, left),
+            "not ready: lame_duck, 23.4 s left\n"
+        );
+        assert_eq!(
+            Probe::Startup.text(true, Phase::Ready, None),
+            "started: ready\n"
+        );
         assert_eq!(
             Probe::Ready.json(false, Phase::LameDuck, left),
             "{\"probe\":\"readyz\",\"ok\":false,\"phase\":\"lame_duck\",\"seconds_left\":23.4}\n"

@@ -40,7 +40,8 @@ pub(crate) async fn listen(listener: TcpListener, handle: ShutdownHandle) {
         };
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEAD);
-        let serving = http.serve_connection(TokioIo::new(io), TowerToHyperService::new(probes.clone()));
+        let serving =
+            http.serve_connection(TokioIo::new(io), TowerToHyperService::new(probes.clone()));
         connections.spawn(async move {
             if let Err(error) = serving.await {
                 tracing::debug!(%error, "probe connection ended");

@@ -50,30 +50,44 @@ impl Probes {
     #[cfg(feature = "axum")]
     #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
     pub fn router<S: Clone + Send + Sync + 'static>(self) -> axum::Router<S> {
-        Probe::ALL.into_iter().fold(axum::Router::new(), |router, probe| {
-            router.route_service(probe.path(), self.clone())
-        })
+        Probe::ALL
+            .into_iter()
+            .fold(axum::Router::new(), |router, probe| {
+                router.route_service(probe.path(), self.clone())
+            })
     }
 
     fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         let Some(probe) = Probe::at(request.uri().path()) else {
-            return plain(StatusCode::NOT_FOUND, "not found: there are /livez, /readyz and /startupz\n".into());
+            return plain(
+                StatusCode::NOT_FOUND,
+                "not found: there are /livez, /readyz and /startupz\n".into(),
+            );
         };
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "probes are asked with GET\n".into());
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            let mut response = plain(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "probes are asked with GET\n".into(),
+            );
+            response
+                .headers_mut()
+                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
         let phase = self.handle.phase();
         let keep_serving = self.handle.state().settings.readiness == Readiness::KeepServing;
         let ok = probe.is_ok(phase, keep_serving);
-        let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let status = if ok {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
         let left = self.handle.time_left();
-        let wants_json = request
-            .headers()
-            .get_all(ACCEPT)
-            .iter()
-            .any(|accept| accept.to_str().is_ok_and(|a| a.contains("application/json")));
+        let wants_json = request.headers().get_all(ACCEPT).iter().any(|accept| {
+            accept
+                .to_str()
+                .is_ok_and(|a| a.contains("application/json"))
+        });
         if wants_json {
             let mut response = plain(status, probe.json(ok, phase, left));
             response
@@ -90,7 +104,10 @@ fn plain(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

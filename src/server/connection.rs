@@ -33,6 +33,8 @@ pub(super) struct Connection {
     /// Counts beginnings and ends of requests: what the task looks at to see that something changed.
     epoch: AtomicU32,
     cut: AtomicBool,
+    /// The last write or flush had to wait: there are bytes that the client has yet to take.
+    backlog: AtomicBool,
     reader: AtomicWaker,
     writer: AtomicWaker,
     inner: Mutex<Inner>,
@@ -71,7 +73,11 @@ pub(super) enum Activity {
 
 impl Connection {
     /// Counted here, before anything is spawned (T1).
-    pub(super) fn accepted(handle: &ShutdownHandle, peer: Option<SocketAddr>, share: f64) -> Result<Arc<Self>, Closed> {
+    pub(super) fn accepted(
+        handle: &ShutdownHandle,
+        peer: Option<SocketAddr>,
+        share: f64,
+    ) -> Result<Arc<Self>, Closed> {
         let guard = handle.state().in_flight.enter()?;
         let now = Instant::now();
         Ok(Arc::new(Self {
@@ -83,6 +89,7 @@ impl Connection {
             sent: AtomicU64::new(0),
             epoch: AtomicU32::new(0),
             cut: AtomicBool::new(false),
+            backlog: AtomicBool::new(false),
             reader: AtomicWaker::new(),
             writer: AtomicWaker::new(),
             inner: Mutex::new(Inner {
@@ -100,12 +107,20 @@ impl Connection {
         lock(&self.inner).version == Some(Version::HTTP_2)
     }
 
+    pub(super) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn has_backlog(&self) -> bool {
+        self.backlog.load(Ordering::Relaxed)
+    }
+
     pub(super) fn epoch(&self) -> u32 {
         self.epoch.load(Ordering::Acquire)
     }
 
     pub(super) fn activity(&self) -> Activity {
-        let received = self.received.load(Ordering::Relaxed);
+        let received = self.received();
         let inner = lock(&self.inner);
         if !inner.requests.is_empty() {
             Activity::Busy
@@ -119,7 +134,7 @@ impl Connection {
     /// A whole head has arrived.
     pub(super) fn request_began(self: &Arc<Self>, head: Head<'_>, exempt: bool) -> RequestTicket {
         self.handle.state().tally.started();
-        let received = self.received.load(Ordering::Relaxed);
+        let received = self.received();
         let mut inner = lock(&self.inner);
         inner.version = Some(head.version);
         inner.seen = received;
@@ -156,7 +171,7 @@ impl Connection {
     }
 
     fn request_ended(&self, key: usize) {
-        let received = self.received.load(Ordering::Relaxed);
+        let received = self.received();
         let mut inner = lock(&self.inner);
         inner.requests.try_remove(key);
         if inner.requests.is_empty() {
@@ -171,7 +186,10 @@ impl Connection {
     fn is_cut(&self) -> io::Result<()> {
         // Acquire pairs with the release in `cut`: registered first, asked second, no wake-up is lost.
         if self.cut.load(Ordering::Acquire) {
-            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "force closed: the drain is over"));
+            return Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "force closed: the drain is over",
+            ));
         }
         Ok(())
     }
@@ -190,7 +208,10 @@ impl Countable for Connection {
 impl Work for Connection {
     fn describe(&self, into: &mut Vec<Straggler>) {
         let inner = lock(&self.inner);
-        let bytes = Some((self.received.load(Ordering::Relaxed), self.sent.load(Ordering::Relaxed)));
+        let bytes = Some((
+            self.received.load(Ordering::Relaxed),
+            self.sent.load(Ordering::Relaxed),
+        ));
         let mut add = |kind, what: &str, since: Instant| {
             into.push(Straggler {
                 kind,
@@ -270,7 +291,11 @@ impl<IO> Drop for Transport<IO> {
 }
 
 impl<IO: AsyncRead + Unpin> AsyncRead for Transport<IO> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         self.connection.reader.register(cx.waker());
         self.connection.is_cut()?;
         let before = buf.filled().len();
@@ -281,7 +306,9 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Transport<IO> {
             if lock(&connection.inner).requests.is_empty() {
                 connection.epoch.fetch_add(1, Ordering::Release);
             }
-            connection.received.fetch_add(read as u64, Ordering::Relaxed);
+            connection
+                .received
+                .fetch_add(read as u64, Ordering::Relaxed);
         }
         polled
     }
@@ -296,15 +323,24 @@ impl<IO: AsyncWrite + Unpin> Transport<IO> {
         self.connection.writer.register(cx.waker());
         self.connection.is_cut()?;
         let polled = write(Pin::new(&mut self.io), cx);
+        self.connection
+            .backlog
+            .store(polled.is_pending(), Ordering::Relaxed);
         if let Poll::Ready(Ok(written)) = &polled {
-            self.connection.sent.fetch_add(*written as u64, Ordering::Relaxed);
+            self.connection
+                .sent
+                .fetch_add(*written as u64, Ordering::Relaxed);
         }
         polled
     }
 }
 
 impl<IO: AsyncWrite + Unpin> AsyncWrite for Transport<IO> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.poll_write_with(cx, |io, cx| io.poll_write(cx, buf))
     }
 
@@ -323,7 +359,11 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Transport<IO> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.connection.writer.register(cx.waker());
         self.connection.is_cut()?;
-        Pin::new(&mut self.io).poll_flush(cx)
+        let polled = Pin::new(&mut self.io).poll_flush(cx);
+        if polled.is_pending() {
+            self.connection.backlog.store(true, Ordering::Relaxed);
+        }
+        polled
     }
 
     /// Closing is what a cut wants: it never fails for that.

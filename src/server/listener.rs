@@ -16,7 +16,8 @@ pub trait Listener: private::Sealed + Send + Sync + Sized + 'static {
 
     /// The next connection, with the client's address where it has one.
     #[doc(hidden)]
-    fn accept_one(&self) -> impl Future<Output = io::Result<(Self::Io, Option<SocketAddr>)>> + Send;
+    fn accept_one(&self)
+    -> impl Future<Output = io::Result<(Self::Io, Option<SocketAddr>)>> + Send;
 
     /// Where it is bound, for messages.
     #[doc(hidden)]
@@ -35,7 +36,8 @@ impl Listener for TcpListener {
     }
 
     fn describe(&self) -> String {
-        self.local_addr().map_or_else(|e| e.to_string(), |a| a.to_string())
+        self.local_addr()
+            .map_or_else(|e| e.to_string(), |a| a.to_string())
     }
 }
 
@@ -48,7 +50,8 @@ impl Listener for tokio::net::UnixListener {
     }
 
     fn describe(&self) -> String {
-        self.local_addr().map_or_else(|e| e.to_string(), |a| format!("{a:?}"))
+        self.local_addr()
+            .map_or_else(|e| e.to_string(), |a| format!("{a:?}"))
     }
 }
 

@@ -93,8 +93,12 @@ impl<L: Listener, S> fmt::Debug for Serve<L, S> {
 /// What [`serve`] can serve: any tower service for hyper's requests, an `axum::Router` for instance. Implemented for
 /// all of them; not to be implemented by hand.
 pub trait HttpService:
-    Service<Request<Incoming>, Response = Response<Self::ResponseBody>, Error: Into<BoxError>, Future: Send>
-    + Clone
+    Service<
+        Request<Incoming>,
+        Response = Response<Self::ResponseBody>,
+        Error: Into<BoxError>,
+        Future: Send,
+    > + Clone
     + Send
     + 'static
 {
@@ -146,7 +150,11 @@ impl<L: Listener, S: HttpService> Serve<L, S> {
             }
         }
         self.sweep(&mut accepted).await;
-        tracing::info!(listener = self.listener.describe(), accepted, "listener closed");
+        tracing::info!(
+            listener = self.listener.describe(),
+            accepted,
+            "listener closed"
+        );
         drop(self.listener);
         drop(open);
     }
@@ -164,7 +172,11 @@ impl<L: Listener, S: HttpService> Serve<L, S> {
         }
     }
 
-    async fn accept(&mut self, connection: std::io::Result<(L::Io, Option<std::net::SocketAddr>)>, accepted: &mut u64) {
+    async fn accept(
+        &mut self,
+        connection: std::io::Result<(L::Io, Option<std::net::SocketAddr>)>,
+        accepted: &mut u64,
+    ) {
         match connection {
             Ok((io, peer)) => {
                 let share = golden_share(*accepted);
@@ -174,8 +186,14 @@ impl<L: Listener, S: HttpService> Serve<L, S> {
                     return;
                 };
                 let transport = Transport::new(io, connection.clone());
-                let (handle, service, exempt) = (self.handle.clone(), self.service.clone(), self.exempt.clone());
-                tokio::spawn(serve_connection(handle, connection, transport, service, exempt));
+                let (handle, service, exempt) = (
+                    self.handle.clone(),
+                    self.service.clone(),
+                    self.exempt.clone(),
+                );
+                tokio::spawn(serve_connection(
+                    handle, connection, transport, service, exempt,
+                ));
             }
             Err(error) => match listener::back_off(&error) {
                 None => tracing::debug!(%error, "a client gave up before it was accepted"),

@@ -54,22 +54,18 @@ pub(super) async fn serve_connection<IO, S>(
 
     let mut signal = handle.state().subscribe();
     let mut epoch = connection.epoch();
-    let mut told = false;
+    // Once told: the bytes received until then.
+    let mut told = None;
     loop {
         let now = *signal.borrow_and_update();
         if now.cut {
             // Dropping the protocol drops the handlers. An upgraded transport is not in here any more.
             return;
         }
-        let next = if told {
-            Next::Wait
-        } else {
-            next_step(&now, &connection, handle.state().settings.linger)
-        };
-        let at = match next {
+        let at = match next_step(&now, &connection, told, handle.state().settings.linger) {
             Next::Tell => {
+                told = Some(connection.received());
                 protocol.as_mut().graceful_shutdown();
-                told = true;
                 continue;
             }
             Next::Close => return,
@@ -77,7 +73,7 @@ pub(super) async fn serve_connection<IO, S>(
             Next::Wait => None,
         };
         // In the drain a request that begins or ends moves the moment to close; before, nobody asks.
-        let watch_requests = now.phase >= Phase::Draining && !told;
+        let watch_requests = now.phase >= Phase::Draining;
         let ended = std::future::poll_fn(|cx| {
             if let Poll::Ready(ended) = protocol.as_mut().poll(cx) {
                 return Poll::Ready(Some(ended));
@@ -115,32 +111,72 @@ enum Next {
     Close,
 }
 
-/// When a connection may be told to finish without losing a request that is on its way.
-fn next_step(signal: &Signal, connection: &Connection, linger: Duration) -> Next {
+/// When a connection may be told to finish, or be closed, without losing a request that is on its way.
+fn next_step(
+    signal: &Signal,
+    connection: &Connection,
+    told: Option<u64>,
+    linger: Duration,
+) -> Next {
     let now = Instant::now();
     let when = |at: Instant, then: Next| if at <= now { then } else { Next::At(at) };
-    match signal.phase {
-        Phase::Starting | Phase::Ready | Phase::PreStop => Next::Wait,
+    match (signal.phase, signal.lame_duck, signal.draining_since) {
+        (Phase::Starting | Phase::Ready | Phase::PreStop, ..) => Next::Wait,
         // HTTP/1 clients are told by a header on their next answer; only HTTP/2 has a word for it by itself.
-        Phase::LameDuck => match signal.lame_duck {
-            Some((from, length)) if connection.is_http2() => {
-                when(from + (length / 2).mul_f64(connection.share), Next::Tell)
-            }
-            _ => Next::Wait,
-        },
-        Phase::Draining | Phase::Stopping | Phase::Stopped if connection.is_http2() => Next::Tell,
-        Phase::Draining | Phase::Stopping | Phase::Stopped => {
-            let Some(drain) = signal.draining_since else {
-                return Next::Wait;
-            };
-            match connection.activity() {
-                // Its answer will say `Connection: close`.
-                Activity::Busy => Next::Wait,
-                Activity::Idle(since) => when(since.max(drain) + linger, Next::Tell),
-                // hyper would close over the head (hyper#3792): it gets its time, then the connection is dropped.
-                Activity::PartialHead(since) => when(since.max(drain) + HEAD, Next::Close),
+        (Phase::LameDuck, Some((from, length)), _) if connection.is_http2() && told.is_none() => {
+            when(from + (length / 2).mul_f64(connection.share), Next::Tell)
+        }
+        (Phase::LameDuck, ..) => Next::Wait,
+        (Phase::Draining | Phase::Stopping | Phase::Stopped, _, since) => {
+            let drain = since.unwrap_or(now);
+            if connection.is_http2() {
+                http2_step(connection, told, drain + linger, when)
+            } else {
+                http1_step(connection, told, drain, linger, when)
             }
         }
+    }
+}
+
+/// GOAWAY in two steps keeps a round trip open for requests on their way, so it is said at once. hyper then ends the
+/// connection by itself when the client has acknowledged and its streams are done. A client that is gone never
+/// acknowledges (T4): without streams, without a byte from it, with nothing left to send, it is closed after the
+/// linger.
+fn http2_step(
+    connection: &Connection,
+    told: Option<u64>,
+    linger: Instant,
+    when: impl Fn(Instant, Next) -> Next,
+) -> Next {
+    match (told, connection.activity()) {
+        (None, _) => Next::Tell,
+        (Some(_), Activity::Busy) => Next::Wait,
+        (Some(received), Activity::Idle(_) | Activity::PartialHead(_)) => {
+            if connection.received() == received && !connection.has_backlog() {
+                when(linger, Next::Close)
+            } else {
+                Next::Wait
+            }
+        }
+    }
+}
+
+/// HTTP/1 has no word that a client must acknowledge: an idle connection stays readable for the linger, since a
+/// request may already be on its way, and that one's answer says `Connection: close`.
+fn http1_step(
+    connection: &Connection,
+    told: Option<u64>,
+    drain: Instant,
+    linger: Duration,
+    when: impl Fn(Instant, Next) -> Next,
+) -> Next {
+    match connection.activity() {
+        // Told while it was idle: it is closing, and whatever it still has to send goes first.
+        _ if told.is_some() => Next::Wait,
+        Activity::Busy => Next::Wait,
+        Activity::Idle(since) => when(since.max(drain) + linger, Next::Tell),
+        // hyper would close over the head (hyper#3792): it gets its time, then the connection is dropped.
+        Activity::PartialHead(since) => when(since.max(drain) + HEAD, Next::Close),
     }
 }
 
@@ -159,13 +195,18 @@ impl<S: HttpService> hyper::service::Service<Request<Incoming>> for Counting<S> 
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let head = Head::of(&request);
-        let exempt = self.exempt.as_ref().is_some_and(|is_exempt| is_exempt(head));
+        let exempt = self
+            .exempt
+            .as_ref()
+            .is_some_and(|is_exempt| is_exempt(head));
         let ticket = self.connection.request_began(head, exempt);
         let (version, method) = (request.version(), request.method().clone());
         let info = ConnectionInfo::new(self.connection.peer, self.connection.clone(), ticket.key);
         #[cfg(feature = "axum")]
         if let Some(peer) = self.connection.peer {
-            request.extensions_mut().insert(axum::extract::ConnectInfo(peer));
+            request
+                .extensions_mut()
+                .insert(axum::extract::ConnectInfo(peer));
         }
         request.extensions_mut().insert(info);
         Answer {
@@ -200,15 +241,22 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut response = ready!(this.future.poll(cx))?;
-        let ticket = this.ticket.take().expect("a future is not polled after it was ready");
+        let ticket = this
+            .ticket
+            .take()
+            .expect("a future is not polled after it was ready");
         let status = response.status();
         let connect = *this.method == http::Method::CONNECT && status.is_success();
-        if *this.version <= Version::HTTP_11 && (status == StatusCode::SWITCHING_PROTOCOLS || connect) {
+        if *this.version <= Version::HTTP_11
+            && (status == StatusCode::SWITCHING_PROTOCOLS || connect)
+        {
             ticket.connection.upgraded(ticket.key);
         } else if is_asked_to_leave(this.handle.state(), ticket.connection.share) {
             say_close(*this.version, response.headers_mut());
         }
         let empty = has_no_body(this.method, status);
-        Poll::Ready(Ok(response.map(|body| TrackedBody::new(body, ticket, empty))))
+        Poll::Ready(Ok(
+            response.map(|body| TrackedBody::new(body, ticket, empty))
+        ))
     }
 }

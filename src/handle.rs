@@ -186,8 +186,19 @@ impl ShutdownHandle {
         Ok(handle)
     }
 
+    /// Holds the drain open until the guard is dropped, like [`guard`](Self::guard) without a name: a straggler
+    /// counted this way delays the stop but cannot be told from others in the report. For hot paths: about the
+    /// price of two uncontended atomic pairs, on a cache line of the thread's own.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`] once the drain is over.
+    pub fn count(&self) -> Result<InFlightGuard, Closed> {
+        self.state.in_flight.enter()
+    }
+
     pub(crate) fn enter(&self, work: Arc<dyn Work>) -> Result<Guard, Closed> {
-        let in_flight = self.state.in_flight.enter()?;
+        let in_flight = self.count()?;
         Ok(Guard {
             _entry: self.state.roster.enter(work),
             _in_flight: in_flight,

@@ -200,9 +200,10 @@ impl InFlight {
     }
 }
 
-/// Counts one piece of work until it is dropped.
+/// Counts one piece of work in flight until it is dropped; see [`ShutdownHandle::count`](crate::ShutdownHandle::count).
+#[must_use = "dropped at once, it holds nothing open"]
 #[derive(Debug)]
-pub(crate) struct InFlightGuard {
+pub struct InFlightGuard {
     shard: Arc<Shard>,
 }
 

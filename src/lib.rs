@@ -1,6 +1,9 @@
 //! Zero failed requests when a Rust service is stopped, on Kubernetes and everywhere else.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[doc(hidden)]
+#[path = "docs/mod.rs"]
+pub mod _docs;
 mod budget;
 mod coordinator;
 mod deadline;
@@ -36,7 +39,7 @@ pub use deadline::Deadline;
 pub use error::{BoxError, Error};
 pub use handle::{Guard, ShutdownHandle};
 pub use hook::{HookContext, HookName, LifecycleHook, TaskOutput};
-pub use in_flight::Closed;
+pub use in_flight::{Closed, InFlightGuard};
 #[cfg(feature = "middleware")]
 #[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
 pub use middleware::{DrainFuture, DrainLayer, DrainService};

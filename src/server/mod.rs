@@ -4,7 +4,6 @@ mod connection;
 mod listener;
 mod serve_connection;
 
-use std::convert::Infallible;
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
@@ -52,16 +51,15 @@ pub struct Serve<L, S> {
 ///
 /// ```no_run
 /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (web_app, admin_app) = (axum::Router::new(), axum::Router::new());
 /// use prestop::{ShutdownCoordinator, serve};
 /// use tokio::net::TcpListener;
-/// # let app = tower::service_fn(|_| async { Ok::<_, std::convert::Infallible>(http::Response::new(String::new())) });
-/// # let admin = app.clone();
 ///
 /// let c = ShutdownCoordinator::builder().build()?;
-/// let web = serve(&c.handle(), TcpListener::bind("0.0.0.0:8080").await?, app);
-/// let admin = serve(&c.handle(), TcpListener::bind("0.0.0.0:9000").await?, admin)
+/// let web = serve(&c.handle(), TcpListener::bind("0.0.0.0:8080").await?, web_app);
+/// let admin = serve(&c.handle(), TcpListener::bind("0.0.0.0:9000").await?, admin_app)
 ///     .exempt(|head| head.uri.path() == "/metrics");
-/// c.run(async { tokio::join!(web.into_future(), admin.into_future()) }).await?.exit()
+/// c.run(async { tokio::join!(web.into_future(), admin.into_future()); }).await?.exit()
 /// # }
 /// ```
 pub fn serve<L, S>(handle: &ShutdownHandle, listener: L, service: S) -> Serve<L, S> {
@@ -121,8 +119,8 @@ impl<L: Listener, S: HttpService> IntoFuture for Serve<L, S>
 where
     S::Future: 'static,
 {
-    type Output = Result<(), Infallible>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+    type Output = ();
+    type IntoFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
         // Counted now, not when first polled: what was made for a coordinator is waited for by it.
@@ -131,7 +129,6 @@ where
             if let Ok(open) = open {
                 self.run(open).await;
             }
-            Ok(())
         })
     }
 }

@@ -1,0 +1,43 @@
+//! The article's postStart example: a file written at start. There it was a shell in the manifest,
+//! `postStart: exec: ["/bin/sh", "-c", "echo Hello > /usr/share/message"]`: it needs a shell in the image, runs beside
+//! the entry point (possibly before it), has no time limit, and its failure is one word in an event.
+//!
+//! Here it is an `on_started` hook: it runs before the service is ready, within its limit, and its failure is in the
+//! report. The file is removed again after the drain.
+//!
+//!     cargo run --example post_start -- target/message
+//!
+//! What to watch: `curl localhost:9090/startupz` while it sleeps; Ctrl-C removes the file. Give it a path that cannot be
+//! written (`/nonexistent/message`) to see a start that fails with exit code 70.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use prestop::{HookName, ShutdownCoordinator};
+use tokio::net::TcpListener;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let file = std::env::args()
+        .nth(1)
+        .map_or_else(|| std::env::temp_dir().join("message"), PathBuf::from);
+    let (written, removed) = (file.clone(), file.clone());
+
+    let c = ShutdownCoordinator::builder()
+        .probe_listener(TcpListener::bind("127.0.0.1:9090").await?)
+        .on_started(
+            HookName::new("write the message").within(Duration::from_secs(5)),
+            |_| async move {
+                tokio::fs::write(&written, "Hello from the on_started hook\n").await?;
+                println!("wrote {}", written.display());
+                Ok::<_, std::io::Error>(())
+            },
+        )
+        .on_stopped("remove the message", |_| async move {
+            tokio::fs::remove_file(removed).await
+        })
+        .build()?;
+
+    let h = c.handle();
+    c.run(h.draining()).await?.exit()
+}

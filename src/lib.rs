@@ -1,9 +1,61 @@
 //! Zero failed requests when a Rust service is stopped, on Kubernetes and everywhere else.
+//!
+//! ```text
+//! kubelet    preStop hook, SIGTERM                                                                  SIGKILL
+//!            |<-------------------------- terminationGracePeriodSeconds ------------------------------->|
+//!
+//! prestop    | PreStop       | LameDuck            | Draining                     | Stopping |    reserve
+//! readiness  | 503 from the first moment on; liveness stays 200 until the end
+//! registry   | left, verified|
+//! listener   | accepting, everything is served     | queue swept, closed
+//! clients    |               | asked to leave, a   | requests in flight finish; idle connections
+//!            |               | growing share       | linger; what cannot finish is cut, by name
+//! hooks      | pre_stop, all at once               |                              | on_stopped, in reserved time
+//! ```
+//!
+//! ```no_run
+//! use axum::{Router, routing::get};
+//! use prestop::ShutdownCoordinator;
+//! use tokio::net::TcpListener;
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let c = ShutdownCoordinator::builder()
+//!         .probe_listener(TcpListener::bind("0.0.0.0:9090").await?) // /livez /readyz /startupz
+//!         .on_stopped("flush telemetry", |_| async { /* the last thing that runs */ })
+//!         .build()?; // SIGTERM is caught from here on
+//!     let app = Router::new().route("/", get(|| async { "hello\n" }));
+//!     c.serve(TcpListener::bind("0.0.0.0:8080").await?, app).await?.exit()
+//! }
+//! ```
+//!
+//! # Ways in
+//!
+//! - One server: [`ShutdownCoordinator::serve`].
+//! - Several servers, stock servers, work without HTTP: [`ShutdownCoordinator::run`] with [`serve`](serve()),
+//!   [`DrainLayer`], [`ShutdownHandle::draining`], [`ShutdownHandle::spawn`], [`ShutdownHandle::guard`].
+//! - What happens when, and why: [`_docs::design`].
+//! - A registry of one's own: [`registry::Registry`].
+//!
+//! What each way promises:
+//!
+//! | | own loop (`serve`) | stock server + layer + `draining()` |
+//! |---|---|---|
+//! | requests counted until their body ends, in the report | yes | yes |
+//! | `Connection: close` on HTTP/1 in the lame duck | each client at its moment | a growing share of answers |
+//! | GOAWAY on HTTP/2 in the lame duck | yes | when the drain begins |
+//! | accept queue swept, idle connections linger | yes | no |
+//! | upgraded sockets counted, everything cut at the deadline | yes | only what the future given to `run` owns |
+//!
+//! # Cargo features
+//!
+//! Default: `signal`, `server` (with `middleware`), `probe`. Opt-in: `axum` (`ConnectInfo` on the own loop, the probes
+//! as a `Router`), `memory` (the embedded registry), `serde` (the report as JSON). A feature adds API and never changes
+//! behaviour.
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// Without the default features some of what the prose links to is not there.
+#![cfg_attr(not(all(feature = "server", feature = "signal")), allow(rustdoc::broken_intra_doc_links))]
 
-#[doc(hidden)]
-#[path = "docs/mod.rs"]
-pub mod _docs;
 mod budget;
 mod coordinator;
 mod deadline;
@@ -63,3 +115,8 @@ pub use server::{HttpService, Listener, Serve, serve};
 pub use signal::Signals;
 pub use state::Readiness;
 pub use timeline::PhaseTime;
+
+/// The README's programs are compiled with the doc tests.
+#[cfg(all(doctest, feature = "axum"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

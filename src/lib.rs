@@ -54,8 +54,13 @@
 //! behaviour.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Without the default features some of what the prose links to is not there.
-#![cfg_attr(not(all(feature = "server", feature = "signal")), allow(rustdoc::broken_intra_doc_links))]
+#![cfg_attr(
+    not(all(feature = "server", feature = "signal")),
+    allow(rustdoc::broken_intra_doc_links)
+)]
 
+#[path = "docs/mod.rs"]
+pub mod _docs;
 mod budget;
 mod coordinator;
 mod deadline;

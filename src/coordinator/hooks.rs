@@ -131,7 +131,7 @@ pub(super) fn pre_stop(handle: &ShutdownHandle, hooks: &Hooks) -> AbortOnDropHan
                 |signal| match signal.haste {
                     Haste::Force => Some(Instant::now()),
                     Haste::None | Haste::EndLameDuck => {
-                        signal.stop.map(|stop| stop.lame_duck_by().instant())
+                        signal.stop.map(|stop| stop.lame_duck_by.instant())
                     }
                 },
             )

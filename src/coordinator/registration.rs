@@ -202,7 +202,7 @@ impl Actor {
         let Some(stop) = self.state.signal().stop else {
             return self.left(LeaveOutcome::Skipped, None, begun);
         };
-        let budget = stop.leave_by();
+        let budget = stop.leave_by;
         let attempt = stop.shares.leave_attempt();
         let mut last = (LeaveOutcome::Unknown, "there was no time to ask".to_owned());
         let mut pause = Duration::from_millis(20);

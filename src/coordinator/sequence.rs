@@ -139,7 +139,7 @@ impl Sequence {
         };
         state.draft(|draft| draft.timeline.plan(Phase::PreStop, budget));
 
-        let by = stop.leave_by();
+        let by = stop.leave_by;
         let leaving = actors.into_iter().map(|(membership, actor)| async move {
             let left = match by.bound(actor).await {
                 Some(Ok(left)) => left,
@@ -177,7 +177,7 @@ impl Sequence {
         let now = Instant::now();
         // As far as it fits: the drain keeps the least it needs.
         let end = move |signal: &Signal| match (signal.stop, signal.haste) {
-            (Some(stop), Haste::None) => Some(ends.planned.min(stop.lame_duck_by().instant())),
+            (Some(stop), Haste::None) => Some(ends.planned.min(stop.lame_duck_by.instant())),
             _ => Some(now),
         };
         let planned = end(&state.signal())
@@ -214,12 +214,12 @@ impl Sequence {
     /// `Draining`: work in flight finishes. What does not is put on record and cut.
     async fn drain(&self) {
         let state = self.state();
-        let planned = self.stop().drain_by().remaining();
+        let planned = self.stop().drain_by.remaining();
         state.draft(|draft| draft.timeline.plan(Phase::Draining, planned));
         state.raise(Phase::Draining);
 
         let time_is_up = |signal: &Signal| match (signal.stop, signal.haste) {
-            (Some(stop), Haste::None | Haste::EndLameDuck) => Some(stop.drain_by().instant()),
+            (Some(stop), Haste::None | Haste::EndLameDuck) => Some(stop.drain_by.instant()),
             _ => Some(Instant::now()),
         };
         tokio::select! {
@@ -242,7 +242,7 @@ impl Sequence {
         }
         state.draft(|draft| draft.stragglers = stragglers);
         state.cut();
-        let by = self.stop().force_by();
+        let by = self.stop().force_by;
         if by.bound(state.in_flight.idle_after_close()).await.is_none() {
             tracing::error!(
                 left = state.in_flight.count(),
@@ -259,7 +259,7 @@ impl Sequence {
             every.tick().await;
             let left = self.state().roster.stragglers();
             let oldest: Vec<_> = left.iter().take(3).map(ToString::to_string).collect();
-            let time = self.stop().drain_by().remaining();
+            let time = self.stop().drain_by.remaining();
             tracing::info!(left = left.len(), oldest = oldest.join("; "), cut_in = ?time, "still draining");
         }
     }

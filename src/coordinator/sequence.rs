@@ -242,12 +242,13 @@ impl Sequence {
         }
         state.draft(|draft| draft.stragglers = stragglers);
         state.cut();
-        let by = self.stop().force_by;
-        if by.bound(state.in_flight.idle_after_close()).await.is_none() {
-            tracing::error!(
+        tokio::select! {
+            biased;
+            () = state.in_flight.idle_after_close() => {}
+            () = until(state, |signal| signal.stop.map(|stop| stop.force_by.instant())) => tracing::error!(
                 left = state.in_flight.count(),
-                "cut, but not gone: a thread is blocked"
-            );
+                "cut, but not gone: a thread is blocked, or a guard is held"
+            ),
         }
     }
 
@@ -271,14 +272,15 @@ impl Sequence {
         state.draft(|draft| draft.timeline.plan(Phase::Stopping, planned));
         state.raise(Phase::Stopping);
 
-        let mut left = u32::try_from(self.hooks.of(Stage::OnStopped).count()).unwrap_or(u32::MAX);
+        let to_run = self.hooks.of(Stage::OnStopped).filter(|(_, started)| *started);
+        let mut left = u32::try_from(to_run.count()).unwrap_or(u32::MAX);
         for (hook, started) in self.hooks.of(Stage::OnStopped).rev() {
-            let share = self.stop().deadline.remaining() / left.max(1);
-            left -= 1;
             if !started {
                 skip_hook(state, hook, Stage::OnStopped, "it had not started");
                 continue;
             }
+            let share = self.stop().deadline.remaining() / left.max(1);
+            left -= 1;
             let limit = hook
                 .limit(Stage::OnStopped)
                 .map_or(share, |own| own.min(share));

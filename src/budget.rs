@@ -264,7 +264,7 @@ impl Budget {
 
     fn before_drain(&self, shares: &Shares) -> Duration {
         self.hook_limit(shares)
-            .max(shares.leave + self.declared_lame_duck(shares))
+            .max(shares.leave.saturating_add(self.declared_lame_duck(shares)))
     }
 
     /// The default counts even without hooks: the guaranteed drain is one number per grace period.
@@ -310,7 +310,7 @@ impl Budget {
         }
         let lame_duck = self.declared_lame_duck(shares);
         let hook_limit = self.hook_limit(shares);
-        let (before, remedy) = if hook_limit > shares.leave + lame_duck {
+        let (before, remedy) = if hook_limit > shares.leave.saturating_add(lame_duck) {
             let name = self
                 .longest_hook
                 .as_ref()

@@ -1,14 +1,17 @@
 //! The actor of one registration: the only owner of it, so that heartbeats and the deregistration are in order (S6).
 
 use std::hash::{BuildHasher, RandomState};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::deadline::Deadline;
+use crate::handle::panic_message;
 use crate::phase::Phase;
 use crate::registry::{Beat, Gone, Instance, Registration, Registry, RegistryError};
 use crate::report::LeaveOutcome;
@@ -109,7 +112,7 @@ impl Actor {
         while !self.stopping.is_cancelled() {
             let by = Deadline::after(CALL);
             match self
-                .joined(by, self.registry.register(&self.instance, by))
+                .joined(by, async { self.registry.register(&self.instance, by).await })
                 .await
             {
                 Some(Ok(registration)) => {
@@ -140,7 +143,7 @@ impl Actor {
         let mut wait = Duration::ZERO;
         while self.pause(wait).await {
             let by = Deadline::after(CALL);
-            match self.joined(by, registration.heartbeat(by)).await {
+            match self.joined(by, async { registration.heartbeat(by).await }).await {
                 Some(Ok(Beat::Alive { next, listed_for })) => {
                     self.listed_until = Some(Instant::now() + listed_for);
                     wait = next;
@@ -171,7 +174,11 @@ impl Actor {
 
     /// The output of a call in flight. When the stop begins meanwhile, it is waited for no longer than one attempt
     /// at leaving may take.
-    async fn joined<T>(&self, by: Deadline, call: impl Future<Output = T>) -> Option<T> {
+    async fn joined<T>(
+        &self,
+        by: Deadline,
+        call: impl Future<Output = Result<T, RegistryError>>,
+    ) -> Option<Result<T, RegistryError>> {
         let cut_short = async {
             self.stopping.cancelled().await;
             let attempt = self
@@ -183,7 +190,7 @@ impl Actor {
         };
         tokio::select! {
             biased;
-            answer = by.bound(call) => answer,
+            answer = by.bound(caught(call)) => answer,
             () = cut_short => None,
         }
     }
@@ -208,7 +215,7 @@ impl Actor {
         let mut pause = Duration::from_millis(20);
         while !budget.is_over() {
             let by = budget.min(Deadline::after(attempt));
-            last = match by.bound(registration.deregister(by)).await {
+            last = match by.bound(caught(async { registration.deregister(by).await })).await {
                 Some(Ok(gone)) => match listed(&mut *registration, by).await {
                     Ok(Some(true)) => (
                         LeaveOutcome::Failed,
@@ -264,9 +271,22 @@ async fn listed(
     registration: &mut dyn Registration,
     by: Deadline,
 ) -> Result<Option<bool>, RegistryError> {
-    by.bound(registration.is_listed(by))
+    by.bound(caught(async { registration.is_listed(by).await }))
         .await
         .unwrap_or_else(|| Err(RegistryError::new("no answer")))
+}
+
+/// A panic of the adapter's is an error like any other: the registration is kept alive, and left (S8).
+async fn caught<T>(
+    call: impl Future<Output = Result<T, RegistryError>>,
+) -> Result<T, RegistryError> {
+    AssertUnwindSafe(call)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|panic| {
+            let message = panic_message(&*panic);
+            Err(RegistryError::new(format!("panicked: {message}")))
+        })
 }
 
 /// Between half and the whole of it, so that a fleet does not come back in step.

@@ -145,7 +145,7 @@ impl Actor {
             let by = Deadline::after(CALL);
             match self.joined(by, async { registration.heartbeat(by).await }).await {
                 Some(Ok(Beat::Alive { next, listed_for })) => {
-                    self.listed_until = Some(Instant::now() + listed_for);
+                    self.listed_until = Some(Deadline::after(listed_for).instant());
                     wait = next;
                 }
                 Some(Ok(Beat::Lost)) => {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::deadline::Deadline;
 use crate::handle::ShutdownHandle;
 use crate::phase::Phase;
 use crate::reason::Reason;
@@ -161,8 +162,8 @@ impl Sequence {
             .iter()
             .filter(|(_, left)| left.outcome != LeaveOutcome::Skipped && !stop.shares.express)
             .map(|(membership, left)| {
-                left.listed_until.map_or(left.at, |t| t.max(left.at))
-                    + membership.registry.visibility()
+                let listed_until = left.listed_until.map_or(left.at, |t| t.max(left.at));
+                (Deadline::at(listed_until) + membership.registry.visibility()).instant()
             })
             .fold(last, Instant::max);
         LameDuckEnds {

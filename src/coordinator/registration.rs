@@ -197,10 +197,9 @@ impl Actor {
 
     /// Waits, unless the stop begins; whether it has not.
     async fn pause(&self, length: Duration) -> bool {
-        self.stopping
-            .run_until_cancelled(tokio::time::sleep(length))
-            .await
-            .is_some()
+        let waited = self.stopping.run_until_cancelled(tokio::time::sleep(length)).await;
+        // Both may have come at once, and then the stop is meant.
+        waited.is_some() && !self.stopping.is_cancelled()
     }
 
     /// Deregisters, with retries inside the leave budget, and reads the removal back where that can be asked.

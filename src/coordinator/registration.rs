@@ -61,6 +61,7 @@ impl Membership {
             registry: self.registry.clone(),
             instance: self.instance.clone(),
             listed_until: None,
+            otherwise: LeaveOutcome::Skipped,
         };
         AbortOnDropHandle::new(tokio::spawn(actor.run()))
     }
@@ -73,33 +74,26 @@ struct Actor {
     instance: Instance,
     /// As the registry said last.
     listed_until: Option<Instant>,
-}
-
-/// What became of a registration.
-enum Joined {
-    Registered(Box<dyn Registration>),
-    /// The stop began and nothing had been sent, or the registry had refused.
-    Never,
-    /// The stop began while a call was under way that never answered.
-    Unknown,
+    /// How it will have left if it is never registered (again).
+    otherwise: LeaveOutcome,
 }
 
 impl Actor {
     async fn run(mut self) -> Left {
         loop {
             match self.register().await {
-                Joined::Registered(mut registration) => {
+                Some(mut registration) => {
                     if self.keep_alive(&mut *registration).await {
                         return self.leave(registration).await;
                     }
                     // The registry forgot the instance: register again, but do not chase one that always forgets.
+                    self.otherwise = LeaveOutcome::AlreadyGone;
                     self.pause(jittered(BACK_OFF.0)).await;
                 }
-                Joined::Never => return self.left(LeaveOutcome::Skipped, None, Instant::now()),
-                Joined::Unknown => {
-                    let why =
-                        "a registration was under way when the stop began, and was not answered";
-                    return self.left(LeaveOutcome::Unknown, Some(why.into()), Instant::now());
+                None => {
+                    let unknown = self.otherwise == LeaveOutcome::Unknown;
+                    let why = unknown.then(|| "a registration was not answered: it may have gone through".into());
+                    return self.left(self.otherwise, why, Instant::now());
                 }
             }
         }
@@ -107,7 +101,7 @@ impl Actor {
 
     /// Tries until it is registered or the stop begins. A call in flight is waited for even then: whether it went
     /// through decides whether there is something to leave.
-    async fn register(&mut self) -> Joined {
+    async fn register(&mut self) -> Option<Box<dyn Registration>> {
         let mut pause = BACK_OFF.0;
         while !self.stopping.is_cancelled() {
             let by = Deadline::after(CALL);
@@ -121,20 +115,21 @@ impl Actor {
                         instance = self.instance.id(),
                         "registered"
                     );
-                    return Joined::Registered(registration);
+                    return Some(registration);
                 }
                 Some(Err(error)) => {
                     tracing::warn!(registry = self.registry.name(), %error, retry_in = ?pause, "not registered");
                 }
-                None if self.stopping.is_cancelled() => return Joined::Unknown,
                 None => {
+                    // It may have gone through, and stays that until an answer says better.
+                    self.otherwise = LeaveOutcome::Unknown;
                     tracing::warn!(registry = self.registry.name(), retry_in = ?pause, "no answer to the registration within {CALL:?}");
                 }
             }
             self.pause(jittered(pause)).await;
             pause = (pause * 2).min(BACK_OFF.1);
         }
-        Joined::Never
+        None
     }
 
     /// Heartbeats until the stop begins (true) or the registration is lost (false). Between two beats the stop

@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -16,6 +16,9 @@ use crate::phase::Phase;
 use crate::registry::{Beat, Gone, Instance, Registration, Registry, RegistryError};
 use crate::report::LeaveOutcome;
 use crate::state::State;
+use crate::sync::lock;
+
+use super::hooks::until;
 
 /// Registering and a heartbeat may take this long: long enough for a registry that is electing a leader, short
 /// enough that a stop that waits for the call in flight keeps most of its leave budget.
@@ -54,16 +57,73 @@ impl std::fmt::Debug for Membership {
 
 impl Membership {
     /// Registers, keeps alive, and leaves when the stop begins.
-    pub(super) fn start(&self, state: &Arc<State>) -> AbortOnDropHandle<Left> {
+    pub(super) fn start(&self, state: &Arc<State>) -> Member {
+        let known = Arc::new(Mutex::new(Known {
+            outcome: LeaveOutcome::Skipped,
+            error: None,
+            listed_until: None,
+        }));
         let actor = Actor {
             state: state.clone(),
             stopping: state.token(Phase::PreStop).clone(),
             registry: self.registry.clone(),
             instance: self.instance.clone(),
-            listed_until: None,
-            otherwise: LeaveOutcome::Skipped,
+            known: known.clone(),
         };
-        AbortOnDropHandle::new(tokio::spawn(actor.run()))
+        Member {
+            membership: self.clone(),
+            known,
+            actor: AbortOnDropHandle::new(tokio::spawn(actor.run())),
+        }
+    }
+}
+
+/// What is known of a registration, also while its actor is stuck in a call.
+#[derive(Clone)]
+struct Known {
+    /// How it will have left if nothing more is heard.
+    outcome: LeaveOutcome,
+    error: Option<String>,
+    /// As the registry said last.
+    listed_until: Option<Instant>,
+}
+
+impl Known {
+    fn left(self, begun: Instant) -> Left {
+        let at = Instant::now();
+        let unsure = matches!(self.outcome, LeaveOutcome::Unknown | LeaveOutcome::Failed);
+        Left {
+            outcome: self.outcome,
+            error: self.error.filter(|_| unsure),
+            at,
+            took: at.saturating_duration_since(begun),
+            listed_until: self.listed_until.filter(|_| unsure),
+        }
+    }
+}
+
+/// A registration and its actor.
+pub(super) struct Member {
+    pub(super) membership: Membership,
+    known: Arc<Mutex<Known>>,
+    actor: AbortOnDropHandle<Known>,
+}
+
+impl Member {
+    /// Waits until the actor has left, no longer than the leave budget: then what is known counts.
+    pub(super) async fn left(self, state: &State, begun: Instant) -> (Membership, Left) {
+        let known = tokio::select! {
+            biased;
+            ended = self.actor => ended.unwrap_or_else(|error| Known {
+                outcome: LeaveOutcome::Failed,
+                error: Some(error.to_string()),
+                ..lock(&self.known).clone()
+            }),
+            () = until(state, |signal| signal.stop.map(|stop| stop.leave_by.instant())) => {
+                lock(&self.known).clone()
+            }
+        };
+        (self.membership, known.left(begun))
     }
 }
 
@@ -72,14 +132,11 @@ struct Actor {
     stopping: CancellationToken,
     registry: Arc<dyn Registry>,
     instance: Instance,
-    /// As the registry said last.
-    listed_until: Option<Instant>,
-    /// How it will have left if it is never registered (again).
-    otherwise: LeaveOutcome,
+    known: Arc<Mutex<Known>>,
 }
 
 impl Actor {
-    async fn run(mut self) -> Left {
+    async fn run(mut self) -> Known {
         loop {
             match self.register().await {
                 Some(mut registration) => {
@@ -87,14 +144,10 @@ impl Actor {
                         return self.leave(registration).await;
                     }
                     // The registry forgot the instance: register again, but do not chase one that always forgets.
-                    self.otherwise = LeaveOutcome::AlreadyGone;
+                    self.note(LeaveOutcome::AlreadyGone, None);
                     self.pause(jittered(BACK_OFF.0)).await;
                 }
-                None => {
-                    let unknown = self.otherwise == LeaveOutcome::Unknown;
-                    let why = unknown.then(|| "a registration was not answered: it may have gone through".into());
-                    return self.left(self.otherwise, why, Instant::now());
-                }
+                None => return lock(&self.known).clone(),
             }
         }
     }
@@ -122,7 +175,10 @@ impl Actor {
                 }
                 None => {
                     // It may have gone through, and stays that until an answer says better.
-                    self.otherwise = LeaveOutcome::Unknown;
+                    self.note(
+                        LeaveOutcome::Unknown,
+                        Some("a registration was not answered: it may have gone through".into()),
+                    );
                     tracing::warn!(registry = self.registry.name(), retry_in = ?pause, "no answer to the registration within {CALL:?}");
                 }
             }
@@ -140,7 +196,7 @@ impl Actor {
             let by = Deadline::after(CALL);
             match self.joined(by, async { registration.heartbeat(by).await }).await {
                 Some(Ok(Beat::Alive { next, listed_for })) => {
-                    self.listed_until = Some(Deadline::after(listed_for).instant());
+                    lock(&self.known).listed_until = Some(Deadline::after(listed_for).instant());
                     wait = next;
                 }
                 Some(Ok(Beat::Lost)) => {
@@ -149,7 +205,7 @@ impl Actor {
                         instance = self.instance.id(),
                         "the registry forgot the instance"
                     );
-                    self.listed_until = None;
+                    lock(&self.known).listed_until = None;
                     if self.stopping.is_cancelled() {
                         return true;
                     }
@@ -198,18 +254,14 @@ impl Actor {
     }
 
     /// Deregisters, with retries inside the leave budget, and reads the removal back where that can be asked.
-    async fn leave(&mut self, mut registration: Box<dyn Registration>) -> Left {
-        let begun = Instant::now();
-        let Some(stop) = self.state.signal().stop else {
-            return self.left(LeaveOutcome::Skipped, None, begun);
-        };
-        let budget = stop.leave_by;
-        let attempt = stop.shares.leave_attempt();
-        let mut last = (LeaveOutcome::Unknown, "there was no time to ask".to_owned());
+    async fn leave(&mut self, mut registration: Box<dyn Registration>) -> Known {
+        let stop = self.state.signal().stop;
         let mut pause = Duration::from_millis(20);
-        while !budget.is_over() {
-            let by = budget.min(Deadline::after(attempt));
-            last = match by.bound(caught(async { registration.deregister(by).await })).await {
+        self.note(LeaveOutcome::Unknown, Some("no answer in the time there was".into()));
+        while let Some(stop) = stop {
+            let attempt = stop.shares.leave_attempt();
+            let by = stop.leave_by.min(Deadline::after(attempt));
+            let (outcome, error) = match by.bound(caught(async { registration.deregister(by).await })).await {
                 Some(Ok(gone)) => match listed(&mut *registration, by).await {
                     Ok(Some(true)) => (
                         LeaveOutcome::Failed,
@@ -217,19 +269,22 @@ impl Actor {
                     ),
                     // A registry that cannot be asked, or does not answer now, has said that it removed the entry.
                     Ok(_) | Err(_) => {
-                        let outcome = match gone {
-                            Gone::Removed => LeaveOutcome::Removed,
-                            Gone::AlreadyGone => LeaveOutcome::AlreadyGone,
-                        };
-                        return self.left(outcome, None, begun);
+                        return self.note(
+                            match gone {
+                                Gone::Removed => LeaveOutcome::Removed,
+                                Gone::AlreadyGone => LeaveOutcome::AlreadyGone,
+                            },
+                            None,
+                        );
                     }
                 },
                 Some(Err(error)) => (LeaveOutcome::Failed, error.to_string()),
                 None => {
+                    self.note(LeaveOutcome::Unknown, Some(format!("no answer within {attempt:?}")));
                     // A time-out means unknown: it may be gone. Ask before trying again.
-                    let by = budget.min(Deadline::after(attempt));
+                    let by = stop.leave_by.min(Deadline::after(attempt));
                     if let Ok(Some(false)) = listed(&mut *registration, by).await {
-                        return self.left(LeaveOutcome::Removed, None, begun);
+                        return self.note(LeaveOutcome::Removed, None);
                     }
                     (
                         LeaveOutcome::Unknown,
@@ -237,27 +292,20 @@ impl Actor {
                     )
                 }
             };
-            tracing::warn!(
-                registry = self.registry.name(),
-                error = last.1,
-                "not left yet"
-            );
-            budget.bound(tokio::time::sleep(jittered(pause))).await;
+            tracing::warn!(registry = self.registry.name(), error, "not left yet");
+            let known = self.note(outcome, Some(error));
+            if stop.leave_by.bound(tokio::time::sleep(jittered(pause))).await.is_none() {
+                return known;
+            }
             pause *= 2;
         }
-        self.left(last.0, Some(last.1), begun)
+        lock(&self.known).clone()
     }
 
-    fn left(&self, outcome: LeaveOutcome, error: Option<String>, begun: Instant) -> Left {
-        let at = Instant::now();
-        let unsure = matches!(outcome, LeaveOutcome::Unknown | LeaveOutcome::Failed);
-        Left {
-            outcome,
-            error,
-            at,
-            took: at - begun,
-            listed_until: self.listed_until.filter(|_| unsure),
-        }
+    fn note(&self, outcome: LeaveOutcome, error: Option<String>) -> Known {
+        let mut known = lock(&self.known);
+        (known.outcome, known.error) = (outcome, error);
+        known.clone()
     }
 }
 

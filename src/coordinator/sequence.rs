@@ -14,7 +14,7 @@ use crate::report::{LeaveOutcome, Outcome, RegistryReport, Stage};
 use crate::state::{Haste, Signal, State, Stop};
 
 use super::hooks::{Hooks, pre_stop, run_hook, skip_hook, until};
-use super::registration::{Left, Membership};
+use super::registration::{Left, Member, Membership};
 
 /// What an `on_started` hook gets that has no limit of its own: long enough to warm a cache, short enough that a
 /// rollout which can't succeed is seen to fail.
@@ -39,7 +39,7 @@ struct LameDuckEnds {
     visible_until: Instant,
 }
 
-type Actors = Vec<(Membership, AbortOnDropHandle<Left>)>;
+type Actors = Vec<Member>;
 
 impl Sequence {
     pub(super) const fn new(
@@ -64,7 +64,7 @@ impl Sequence {
         let stop = self.stop();
 
         let hooks = pre_stop(&self.handle, &self.hooks);
-        let ends = self.leave(&stop, actors).await;
+        let ends = self.leave(stop, actors).await;
         self.lame_duck(ends, hooks).await;
         self.drain().await;
         self.on_stopped().await;
@@ -109,12 +109,12 @@ impl Sequence {
             return Vec::new();
         }
         tracing::info!("ready");
-        let actor = |m: &Membership| (m.clone(), m.start(self.state()));
-        self.memberships.iter().map(actor).collect()
+        let join = |m: &Membership| m.start(self.state());
+        self.memberships.iter().map(join).collect()
     }
 
     /// `PreStop`: every registry is left, all at once.
-    async fn leave(&self, stop: &Stop, actors: Actors) -> LameDuckEnds {
+    async fn leave(&self, stop: Stop, actors: Actors) -> LameDuckEnds {
         let state = self.state();
         let not_ready = state
             .draft(|draft| draft.timeline.began(Phase::PreStop))
@@ -140,18 +140,15 @@ impl Sequence {
         };
         state.draft(|draft| draft.timeline.plan(Phase::PreStop, budget));
 
-        let by = stop.leave_by;
-        let leaving = actors.into_iter().map(|(membership, actor)| async move {
-            let left = match by.bound(actor).await {
-                Some(Ok(left)) => left,
-                Some(Err(error)) => Left::failed(LeaveOutcome::Failed, error.to_string()),
-                None => Left::failed(LeaveOutcome::Unknown, format!("no answer within the leave budget of {budget:?}")),
-            };
+        let leaving = actors.into_iter().map(|member| async move {
+            let (membership, left) = member.left(state, not_ready).await;
             tracing::info!(registry = membership.registry.name(), outcome = %left.outcome, took = ?left.took, "left");
             state.draft(|draft| draft.registries.push(registry_report(&membership, &left)));
             (membership, left)
         });
         let left = futures::future::join_all(leaving).await;
+        // Anew: it may have been tightened meanwhile.
+        let stop = self.stop();
 
         let rule = state.budget().lame_duck;
         let last = left
@@ -296,16 +293,8 @@ impl Sequence {
 impl Left {
     fn never() -> Self {
         Self {
-            took: Duration::ZERO,
+            outcome: LeaveOutcome::Skipped,
             error: None,
-            ..Self::failed(LeaveOutcome::Skipped, String::new())
-        }
-    }
-
-    fn failed(outcome: LeaveOutcome, error: String) -> Self {
-        Self {
-            outcome,
-            error: Some(error),
             at: Instant::now(),
             took: Duration::ZERO,
             listed_until: None,

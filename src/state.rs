@@ -56,10 +56,15 @@ impl Stop {
         let deadline = kill.earlier_by(shares.exit_reserve);
         let force_by = deadline.earlier_by(shares.on_stopped);
         let drain_by = force_by.earlier_by(shares.force_close);
+        let leave_by = (Deadline::at(now) + shares.leave).min(drain_by);
         Self {
             kill: kill.instant(),
-            leave_by: (Deadline::at(now) + shares.leave).min(drain_by),
-            lame_duck_by: drain_by.earlier_by(shares.least_drain()),
+            leave_by,
+            lame_duck_by: if shares.express {
+                leave_by
+            } else {
+                drain_by.earlier_by(shares.least_drain())
+            },
             drain_by,
             force_by,
             deadline,

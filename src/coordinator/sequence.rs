@@ -175,7 +175,9 @@ impl Sequence {
         let now = Instant::now();
         // As far as it fits: the drain keeps the least it needs.
         let end = move |signal: &Signal| match (signal.stop, signal.haste) {
-            (Some(stop), Haste::None) => Some(ends.planned.min(stop.lame_duck_by.instant())),
+            (Some(stop), Haste::None) if !stop.shares.express => {
+                Some(ends.planned.min(stop.lame_duck_by.instant()))
+            }
             _ => Some(now),
         };
         let planned = end(&state.signal())

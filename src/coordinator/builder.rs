@@ -142,7 +142,7 @@ impl ShutdownCoordinatorBuilder {
 
     /// Adds a hook object, for what has a start and an end.
     pub fn hook(self, hook: impl LifecycleHook) -> Self {
-        self.add(Hook::Object(Arc::new(hook)))
+        self.add(Hook::object(hook))
     }
 
     fn add(mut self, hook: Hook) -> Self {

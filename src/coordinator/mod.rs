@@ -135,7 +135,7 @@ impl ShutdownCoordinator {
     ///
     /// [`Error::is_too_late`] once a stop has begun (T12); [`Error::is_budget`] when its limit does not fit.
     pub fn hook(&mut self, hook: impl LifecycleHook) -> Result<(), Error> {
-        self.add(Hook::Object(Arc::new(hook)))
+        self.add(Hook::object(hook))
     }
 
     /// Adds a registry after the coordinator was built, when the address is known at last.

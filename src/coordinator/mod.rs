@@ -249,14 +249,20 @@ where
     F::Output: TaskOutput,
 {
     let state = handle.state();
+    // Boxed, so that it can be dropped where a panic of its drop is caught.
+    let mut main = Box::pin(async { main.await.into_result().map_err(|error| error.to_string()) });
     let outcome = tokio::select! {
         biased;
-        ended = AssertUnwindSafe(main).catch_unwind() => match ended.map(TaskOutput::into_result) {
+        ended = AssertUnwindSafe(&mut main).catch_unwind() => match ended {
             Ok(Ok(())) => Outcome::Done,
-            Ok(Err(error)) => Outcome::Failed(error.to_string()),
+            Ok(Err(error)) => Outcome::Failed(error),
             Err(panic) => Outcome::Panicked(panic_message(&*panic)),
         },
         () = until(state, |signal| signal.cut.then(Instant::now)) => Outcome::TimedOut,
+    };
+    let outcome = match std::panic::catch_unwind(AssertUnwindSafe(|| drop(main))) {
+        Ok(()) => outcome,
+        Err(panic) => Outcome::Panicked(panic_message(&*panic)),
     };
     let how = match &outcome {
         Outcome::Done => "the main future returned".to_owned(),

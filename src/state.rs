@@ -238,6 +238,21 @@ impl State {
         self.roster.cut();
     }
 
+    /// The end, whatever came before: everything is cut, the phase is `Stopped`. Without a stop there was none to
+    /// plan, but whoever asks for its reason or deadline finds one, as in every phase past `Ready`.
+    pub(crate) fn end(&self, reason: Reason) {
+        let now = Instant::now();
+        self.step(|signal| {
+            if signal.stop.is_none() {
+                signal.stop = Some(Stop::new(now, Duration::ZERO));
+                lock(&self.draft).reason = Some(reason);
+            }
+            signal.cut = true;
+            rise(signal, Phase::Stopped)
+        });
+        self.roster.cut();
+    }
+
     pub(crate) fn plan_lame_duck(&self, from: Instant, length: Duration) {
         self.step(|signal| {
             signal.lame_duck = Some((from, length));

@@ -296,7 +296,6 @@ struct EndOnDrop(Arc<State>);
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
         self.0.in_flight.close();
-        self.0.cut();
-        self.0.raise(Phase::Stopped);
+        self.0.end(Reason::TaskEnded("the run was dropped".to_owned()));
     }
 }

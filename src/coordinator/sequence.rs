@@ -61,6 +61,10 @@ impl Sequence {
     pub(super) async fn run(mut self) {
         let actors = self.start().await;
         self.state().token(Phase::PreStop).cancelled().await;
+        if self.state().phase() == Phase::Stopped {
+            // `run` was dropped, and this task is about to be.
+            return;
+        }
         let stop = self.stop();
 
         let hooks = pre_stop(&self.handle, &self.hooks);

@@ -168,6 +168,13 @@ impl Shares {
         (self.leave / 2).min(Duration::from_millis(1500))
     }
 
+    /// What is left for a lame duck when every other part and the least drain have theirs. A default that makes
+    /// `build()` fail would be no default.
+    fn room_for_lame_duck(&self) -> Duration {
+        let others = self.exit_reserve + self.on_stopped + self.force_close + self.leave;
+        self.total.saturating_sub(others + self.least_drain())
+    }
+
     /// The least the drain must have to be called one.
     pub(crate) fn least_drain(&self) -> Duration {
         self.total.mul_f64(LEAST_DRAIN)
@@ -187,14 +194,16 @@ pub(crate) struct LameDuck {
 
 impl LameDuck {
     /// The length that holds whatever registries say: what was set, else 5 s on Kubernetes (at most a third of the
-    /// time there is), else nothing.
+    /// time there is, and what leaves a drain: that is less at 4 s), else nothing.
     pub(crate) fn floor(&self, shares: &Shares) -> Duration {
         if shares.express {
             return Duration::ZERO;
         }
         match self.length {
             Some(length) => length,
-            None if self.on_kubernetes => LAME_DUCK_ON_KUBERNETES.min(shares.total / 3),
+            None if self.on_kubernetes => LAME_DUCK_ON_KUBERNETES
+                .min(shares.total / 3)
+                .min(shares.room_for_lame_duck()),
             None => Duration::ZERO,
         }
     }
@@ -264,7 +273,7 @@ impl Budget {
 
     fn before_drain(&self, shares: &Shares) -> Duration {
         self.hook_limit(shares)
-            .max(shares.leave + self.declared_lame_duck(shares))
+            .max(shares.leave.saturating_add(self.declared_lame_duck(shares)))
     }
 
     /// The default counts even without hooks: the guaranteed drain is one number per grace period.
@@ -310,7 +319,7 @@ impl Budget {
         }
         let lame_duck = self.declared_lame_duck(shares);
         let hook_limit = self.hook_limit(shares);
-        let (before, remedy) = if hook_limit > shares.leave + lame_duck {
+        let (before, remedy) = if hook_limit > shares.leave.saturating_add(lame_duck) {
             let name = self
                 .longest_hook
                 .as_ref()

@@ -174,13 +174,14 @@ impl ShutdownHandle {
         let (state, task) = (self.state.clone(), named.clone());
         let handle = tokio::spawn(async move {
             let result = AssertUnwindSafe(future).catch_unwind().await;
-            drop(guard);
-            result.unwrap_or_else(|panic| {
-                let outcome = Outcome::Panicked(panic_message(&*panic));
+            if let Err(panic) = &result {
+                let outcome = Outcome::Panicked(panic_message(&**panic));
                 tracing::error!(task = %task.name, %outcome, "task");
                 state.draft(|draft| draft.task_failed(&task.name, outcome));
-                resume_unwind(panic)
-            })
+            }
+            // On record first: this may be the end of the drain, and then the report is made on another thread.
+            drop(guard);
+            result.unwrap_or_else(|panic| resume_unwind(panic))
         });
         named.can_abort(handle.abort_handle());
         Ok(handle)

@@ -30,7 +30,7 @@ pub trait LifecycleHook: Send + Sync + 'static {
     fn name(&self) -> &str;
 
     /// The most a stage may take; `None` for the default: 60 s for `on_started`, a third of the grace period and at
-    /// most 10 s for `pre_stop`, an equal part of what is left for `on_stopped`.
+    /// most 10 s for `pre_stop`, an equal part of what is left for `on_stopped`. Asked once, when the hook is added.
     fn limit(&self, stage: Stage) -> Option<Duration> {
         let _ = stage;
         None
@@ -192,7 +192,12 @@ type Closure = Box<dyn FnOnce(HookContext) -> BoxFuture<'static, Result<(), BoxE
 /// A hook as the engine sees it.
 #[derive(Clone)]
 pub(crate) enum Hook {
-    Object(Arc<dyn LifecycleHook>),
+    Object {
+        object: Arc<dyn LifecycleHook>,
+        /// Asked once, when the hook is added: both are code of the user's, which may block or panic.
+        name: String,
+        limits: [Option<Duration>; 3],
+    },
     /// Runs in one stage, once.
     Closure {
         name: HookName,
@@ -202,6 +207,15 @@ pub(crate) enum Hook {
 }
 
 impl Hook {
+    pub(crate) fn object(object: impl LifecycleHook) -> Self {
+        let stages = [Stage::OnStarted, Stage::PreStop, Stage::OnStopped];
+        Self::Object {
+            name: object.name().to_owned(),
+            limits: stages.map(|stage| object.limit(stage)),
+            object: Arc::new(object),
+        }
+    }
+
     pub(crate) fn closure<F, Fut>(name: HookName, stage: Stage, hook: F) -> Self
     where
         F: FnOnce(HookContext) -> Fut + Send + 'static,
@@ -221,14 +235,14 @@ impl Hook {
 
     pub(crate) fn name(&self) -> &str {
         match self {
-            Self::Object(object) => object.name(),
+            Self::Object { name, .. } => name,
             Self::Closure { name, .. } => &name.name,
         }
     }
 
     pub(crate) fn limit(&self, stage: Stage) -> Option<Duration> {
         match self {
-            Self::Object(object) => object.limit(stage),
+            Self::Object { limits, .. } => limits[stage as usize],
             Self::Closure { name, .. } => name.limit,
         }
     }
@@ -236,19 +250,19 @@ impl Hook {
     /// Whether it has something to do then.
     pub(crate) fn runs_in(&self, stage: Stage) -> bool {
         match self {
-            Self::Object(_) => true,
+            Self::Object { .. } => true,
             Self::Closure { stage: own, .. } => *own == stage,
         }
     }
 
     /// Whether its later stages depend on its `on_started`.
     pub(crate) const fn is_object(&self) -> bool {
-        matches!(self, Self::Object(_))
+        matches!(self, Self::Object { .. })
     }
 
     pub(crate) fn run(&self, cx: HookContext) -> BoxFuture<'static, Result<(), BoxError>> {
         match self {
-            Self::Object(object) => {
+            Self::Object { object, .. } => {
                 let object = object.clone();
                 Box::pin(async move {
                     match cx.stage {

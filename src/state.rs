@@ -33,10 +33,16 @@ pub(crate) enum Haste {
 /// The clock of a stop that has begun.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stop {
-    /// When it began, or when its deadline was last moved.
-    at: Instant,
     /// When SIGKILL is due.
     kill: Instant,
+    /// When registries must have been left.
+    pub(crate) leave_by: Deadline,
+    /// When the drain begins at the latest, so that it is one.
+    pub(crate) lame_duck_by: Deadline,
+    /// When what is in flight is cut.
+    pub(crate) drain_by: Deadline,
+    /// When `on_stopped` hooks begin at the latest.
+    pub(crate) force_by: Deadline,
     /// When everything must be over.
     pub(crate) deadline: Deadline,
     /// How the time is split.
@@ -47,42 +53,38 @@ impl Stop {
     fn new(now: Instant, total: Duration) -> Self {
         let shares = Shares::of(total);
         let kill = Deadline::at(now) + total;
+        let deadline = kill.earlier_by(shares.exit_reserve);
+        let force_by = deadline.earlier_by(shares.on_stopped);
+        let drain_by = force_by.earlier_by(shares.force_close);
+        let leave_by = (Deadline::at(now) + shares.leave).min(drain_by);
         Self {
-            at: now,
             kill: kill.instant(),
-            deadline: kill.earlier_by(shares.exit_reserve),
+            leave_by,
+            lame_duck_by: if shares.express {
+                leave_by
+            } else {
+                drain_by.earlier_by(shares.least_drain())
+            },
+            drain_by,
+            force_by,
+            deadline,
             shares,
         }
     }
 
-    /// The stop with a SIGKILL that may be earlier, its time split anew. Nothing ever moves later.
+    /// The stop with a SIGKILL that may be earlier, its time split anew. Nothing ever moves later: the split of a
+    /// short rest reserves less, so each step keeps the earlier of its two instants (S7).
     fn tightened(self, now: Instant, total: Duration) -> Option<Self> {
         let other = Self::new(now, total);
         (other.kill < self.kill).then(|| Self {
+            kill: other.kill,
+            leave_by: other.leave_by.min(self.leave_by),
+            lame_duck_by: other.lame_duck_by.min(self.lame_duck_by),
+            drain_by: other.drain_by.min(self.drain_by),
+            force_by: other.force_by.min(self.force_by),
             deadline: other.deadline.min(self.deadline),
-            ..other
+            shares: other.shares,
         })
-    }
-
-    /// When registries must have been left.
-    pub(crate) fn leave_by(&self) -> Deadline {
-        (Deadline::at(self.at) + self.shares.leave).min(self.drain_by())
-    }
-
-    /// When what is in flight is cut.
-    pub(crate) fn drain_by(&self) -> Deadline {
-        self.deadline
-            .earlier_by(self.shares.on_stopped + self.shares.force_close)
-    }
-
-    /// When `on_stopped` hooks begin at the latest.
-    pub(crate) fn force_by(&self) -> Deadline {
-        self.deadline.earlier_by(self.shares.on_stopped)
-    }
-
-    /// When the drain begins at the latest, so that it is one.
-    pub(crate) fn lame_duck_by(&self) -> Deadline {
-        self.drain_by().earlier_by(self.shares.least_drain())
     }
 }
 
@@ -236,6 +238,21 @@ impl State {
     /// Everything that is in flight is to end now.
     pub(crate) fn cut(&self) {
         self.step(|signal| !std::mem::replace(&mut signal.cut, true));
+        self.roster.cut();
+    }
+
+    /// The end, whatever came before: everything is cut, the phase is `Stopped`. Without a stop there was none to
+    /// plan, but whoever asks for its reason or deadline finds one, as in every phase past `Ready`.
+    pub(crate) fn end(&self, reason: Reason) {
+        let now = Instant::now();
+        self.step(|signal| {
+            if signal.stop.is_none() {
+                signal.stop = Some(Stop::new(now, Duration::ZERO));
+                lock(&self.draft).reason = Some(reason);
+            }
+            signal.cut = true;
+            rise(signal, Phase::Stopped)
+        });
         self.roster.cut();
     }
 

@@ -71,8 +71,8 @@ impl ShutdownCoordinatorBuilder {
 
     /// How long to go on serving after readiness is off, at the least; a registry's visibility can make it longer.
     ///
-    /// Default: 5 s on Kubernetes (`KUBERNETES_SERVICE_HOST` is set), at most a third of the grace period, since
-    /// endpoint removal reaches every node only after about a second and ingresses later; zero elsewhere.
+    /// Default: 5 s on Kubernetes (`KUBERNETES_SERVICE_HOST` is set), at most a third of the grace period and
+    /// what leaves a drain, since endpoint removal reaches every node only after about a second and ingresses later; zero elsewhere.
     pub const fn lame_duck(mut self, length: Duration) -> Self {
         self.lame_duck.length = Some(length);
         self
@@ -142,7 +142,7 @@ impl ShutdownCoordinatorBuilder {
 
     /// Adds a hook object, for what has a start and an end.
     pub fn hook(self, hook: impl LifecycleHook) -> Self {
-        self.add(Hook::Object(Arc::new(hook)))
+        self.add(Hook::object(hook))
     }
 
     fn add(mut self, hook: Hook) -> Self {

@@ -52,12 +52,15 @@ pub(super) async fn run_hook(
     // A task of its own: a panic is caught, and a hook that blocks its worker does not block the plan.
     let run = hook.clone();
     let cx = HookContext::new(stage, deadline, handle.clone());
-    let mut task = AbortOnDropHandle::new(tokio::spawn(async move { run.run(cx).await }));
+    let mut task = AbortOnDropHandle::new(tokio::spawn(async move {
+        // Shown here: that is code of the user's, too.
+        run.run(cx).await.map_err(|error| error.to_string())
+    }));
     let outcome = tokio::select! {
         biased;
         ended = &mut task => match ended {
             Ok(Ok(())) => Outcome::Done,
-            Ok(Err(error)) => Outcome::Failed(error.to_string()),
+            Ok(Err(error)) => Outcome::Failed(error),
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => Outcome::Panicked(panic_message(&*panic)),
                 Err(_) => Outcome::Failed("its task was aborted: the runtime is shutting down".into()),
@@ -131,7 +134,7 @@ pub(super) fn pre_stop(handle: &ShutdownHandle, hooks: &Hooks) -> AbortOnDropHan
                 |signal| match signal.haste {
                     Haste::Force => Some(Instant::now()),
                     Haste::None | Haste::EndLameDuck => {
-                        signal.stop.map(|stop| stop.lame_duck_by().instant())
+                        signal.stop.map(|stop| stop.lame_duck_by.instant())
                     }
                 },
             )

@@ -135,7 +135,7 @@ impl ShutdownCoordinator {
     ///
     /// [`Error::is_too_late`] once a stop has begun (T12); [`Error::is_budget`] when its limit does not fit.
     pub fn hook(&mut self, hook: impl LifecycleHook) -> Result<(), Error> {
-        self.add(Hook::Object(Arc::new(hook)))
+        self.add(Hook::object(hook))
     }
 
     /// Adds a registry after the coordinator was built, when the address is known at last.
@@ -250,14 +250,20 @@ where
     F::Output: TaskOutput,
 {
     let state = handle.state();
+    // Boxed, so that it can be dropped where a panic of its drop is caught.
+    let mut main = Box::pin(async { main.await.into_result().map_err(|error| error.to_string()) });
     let outcome = tokio::select! {
         biased;
-        ended = AssertUnwindSafe(main).catch_unwind() => match ended.map(TaskOutput::into_result) {
+        ended = AssertUnwindSafe(&mut main).catch_unwind() => match ended {
             Ok(Ok(())) => Outcome::Done,
-            Ok(Err(error)) => Outcome::Failed(error.to_string()),
+            Ok(Err(error)) => Outcome::Failed(error),
             Err(panic) => Outcome::Panicked(panic_message(&*panic)),
         },
         () = until(state, |signal| signal.cut.then(Instant::now)) => Outcome::TimedOut,
+    };
+    let outcome = match std::panic::catch_unwind(AssertUnwindSafe(|| drop(main))) {
+        Ok(()) => outcome,
+        Err(panic) => Outcome::Panicked(panic_message(&*panic)),
     };
     let how = match &outcome {
         Outcome::Done => "the main future returned".to_owned(),
@@ -291,7 +297,6 @@ struct EndOnDrop(Arc<State>);
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
         self.0.in_flight.close();
-        self.0.cut();
-        self.0.raise(Phase::Stopped);
+        self.0.end(Reason::TaskEnded("the run was dropped".to_owned()));
     }
 }

@@ -1,18 +1,24 @@
 //! The actor of one registration: the only owner of it, so that heartbeats and the deregistration are in order (S6).
 
-use std::sync::Arc;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::deadline::Deadline;
+use crate::handle::panic_message;
 use crate::phase::Phase;
 use crate::random::share;
 use crate::registry::{Beat, Gone, Instance, Registration, Registry, RegistryError};
 use crate::report::LeaveOutcome;
 use crate::state::State;
+use crate::sync::lock;
+
+use super::hooks::until;
 
 /// Registering and a heartbeat may take this long: long enough for a registry that is electing a leader, short
 /// enough that a stop that waits for the call in flight keeps most of its leave budget.
@@ -51,15 +57,73 @@ impl std::fmt::Debug for Membership {
 
 impl Membership {
     /// Registers, keeps alive, and leaves when the stop begins.
-    pub(super) fn start(&self, state: &Arc<State>) -> AbortOnDropHandle<Left> {
+    pub(super) fn start(&self, state: &Arc<State>) -> Member {
+        let known = Arc::new(Mutex::new(Known {
+            outcome: LeaveOutcome::Skipped,
+            error: None,
+            listed_until: None,
+        }));
         let actor = Actor {
             state: state.clone(),
             stopping: state.token(Phase::PreStop).clone(),
             registry: self.registry.clone(),
             instance: self.instance.clone(),
-            listed_until: None,
+            known: known.clone(),
         };
-        AbortOnDropHandle::new(tokio::spawn(actor.run()))
+        Member {
+            membership: self.clone(),
+            known,
+            actor: AbortOnDropHandle::new(tokio::spawn(actor.run())),
+        }
+    }
+}
+
+/// What is known of a registration, also while its actor is stuck in a call.
+#[derive(Clone)]
+struct Known {
+    /// How it will have left if nothing more is heard.
+    outcome: LeaveOutcome,
+    error: Option<String>,
+    /// As the registry said last.
+    listed_until: Option<Instant>,
+}
+
+impl Known {
+    fn left(self, begun: Instant) -> Left {
+        let at = Instant::now();
+        let unsure = matches!(self.outcome, LeaveOutcome::Unknown | LeaveOutcome::Failed);
+        Left {
+            outcome: self.outcome,
+            error: self.error.filter(|_| unsure),
+            at,
+            took: at.saturating_duration_since(begun),
+            listed_until: self.listed_until.filter(|_| unsure),
+        }
+    }
+}
+
+/// A registration and its actor.
+pub(super) struct Member {
+    pub(super) membership: Membership,
+    known: Arc<Mutex<Known>>,
+    actor: AbortOnDropHandle<Known>,
+}
+
+impl Member {
+    /// Waits until the actor has left, no longer than the leave budget: then what is known counts.
+    pub(super) async fn left(self, state: &State, begun: Instant) -> (Membership, Left) {
+        let known = tokio::select! {
+            biased;
+            ended = self.actor => ended.unwrap_or_else(|error| Known {
+                outcome: LeaveOutcome::Failed,
+                error: Some(error.to_string()),
+                ..lock(&self.known).clone()
+            }),
+            () = until(state, |signal| signal.stop.map(|stop| stop.leave_by.instant())) => {
+                lock(&self.known).clone()
+            }
+        };
+        (self.membership, known.left(begun))
     }
 }
 
@@ -68,48 +132,34 @@ struct Actor {
     stopping: CancellationToken,
     registry: Arc<dyn Registry>,
     instance: Instance,
-    /// As the registry said last.
-    listed_until: Option<Instant>,
-}
-
-/// What became of a registration.
-enum Joined {
-    Registered(Box<dyn Registration>),
-    /// The stop began and nothing had been sent, or the registry had refused.
-    Never,
-    /// The stop began while a call was under way that never answered.
-    Unknown,
+    known: Arc<Mutex<Known>>,
 }
 
 impl Actor {
-    async fn run(mut self) -> Left {
+    async fn run(mut self) -> Known {
         loop {
             match self.register().await {
-                Joined::Registered(mut registration) => {
+                Some(mut registration) => {
                     if self.keep_alive(&mut *registration).await {
                         return self.leave(registration).await;
                     }
                     // The registry forgot the instance: register again, but do not chase one that always forgets.
+                    self.note(LeaveOutcome::AlreadyGone, None);
                     self.pause(jittered(BACK_OFF.0)).await;
                 }
-                Joined::Never => return self.left(LeaveOutcome::Skipped, None, Instant::now()),
-                Joined::Unknown => {
-                    let why =
-                        "a registration was under way when the stop began, and was not answered";
-                    return self.left(LeaveOutcome::Unknown, Some(why.into()), Instant::now());
-                }
+                None => return lock(&self.known).clone(),
             }
         }
     }
 
     /// Tries until it is registered or the stop begins. A call in flight is waited for even then: whether it went
     /// through decides whether there is something to leave.
-    async fn register(&mut self) -> Joined {
+    async fn register(&mut self) -> Option<Box<dyn Registration>> {
         let mut pause = BACK_OFF.0;
         while !self.stopping.is_cancelled() {
             let by = Deadline::after(CALL);
             match self
-                .joined(by, self.registry.register(&self.instance, by))
+                .joined(by, async { self.registry.register(&self.instance, by).await })
                 .await
             {
                 Some(Ok(registration)) => {
@@ -118,20 +168,24 @@ impl Actor {
                         instance = self.instance.id(),
                         "registered"
                     );
-                    return Joined::Registered(registration);
+                    return Some(registration);
                 }
                 Some(Err(error)) => {
                     tracing::warn!(registry = self.registry.name(), %error, retry_in = ?pause, "not registered");
                 }
-                None if self.stopping.is_cancelled() => return Joined::Unknown,
                 None => {
+                    // It may have gone through, and stays that until an answer says better.
+                    self.note(
+                        LeaveOutcome::Unknown,
+                        Some("a registration was not answered: it may have gone through".into()),
+                    );
                     tracing::warn!(registry = self.registry.name(), retry_in = ?pause, "no answer to the registration within {CALL:?}");
                 }
             }
             self.pause(jittered(pause)).await;
             pause = (pause * 2).min(BACK_OFF.1);
         }
-        Joined::Never
+        None
     }
 
     /// Heartbeats until the stop begins (true) or the registration is lost (false). Between two beats the stop
@@ -140,9 +194,9 @@ impl Actor {
         let mut wait = Duration::ZERO;
         while self.pause(wait).await {
             let by = Deadline::after(CALL);
-            match self.joined(by, registration.heartbeat(by)).await {
+            match self.joined(by, async { registration.heartbeat(by).await }).await {
                 Some(Ok(Beat::Alive { next, listed_for })) => {
-                    self.listed_until = Some(Instant::now() + listed_for);
+                    lock(&self.known).listed_until = Some(Deadline::after(listed_for).instant());
                     wait = next;
                 }
                 Some(Ok(Beat::Lost)) => {
@@ -151,7 +205,7 @@ impl Actor {
                         instance = self.instance.id(),
                         "the registry forgot the instance"
                     );
-                    self.listed_until = None;
+                    lock(&self.known).listed_until = None;
                     if self.stopping.is_cancelled() {
                         return true;
                     }
@@ -171,7 +225,11 @@ impl Actor {
 
     /// The output of a call in flight. When the stop begins meanwhile, it is waited for no longer than one attempt
     /// at leaving may take.
-    async fn joined<T>(&self, by: Deadline, call: impl Future<Output = T>) -> Option<T> {
+    async fn joined<T>(
+        &self,
+        by: Deadline,
+        call: impl Future<Output = Result<T, RegistryError>>,
+    ) -> Option<Result<T, RegistryError>> {
         let cut_short = async {
             self.stopping.cancelled().await;
             let attempt = self
@@ -183,32 +241,27 @@ impl Actor {
         };
         tokio::select! {
             biased;
-            answer = by.bound(call) => answer,
+            answer = by.bound(caught(call)) => answer,
             () = cut_short => None,
         }
     }
 
     /// Waits, unless the stop begins; whether it has not.
     async fn pause(&self, length: Duration) -> bool {
-        self.stopping
-            .run_until_cancelled(tokio::time::sleep(length))
-            .await
-            .is_some()
+        let waited = self.stopping.run_until_cancelled(tokio::time::sleep(length)).await;
+        // Both may have come at once, and then the stop is meant.
+        waited.is_some() && !self.stopping.is_cancelled()
     }
 
     /// Deregisters, with retries inside the leave budget, and reads the removal back where that can be asked.
-    async fn leave(&mut self, mut registration: Box<dyn Registration>) -> Left {
-        let begun = Instant::now();
-        let Some(stop) = self.state.signal().stop else {
-            return self.left(LeaveOutcome::Skipped, None, begun);
-        };
-        let budget = stop.leave_by();
-        let attempt = stop.shares.leave_attempt();
-        let mut last = (LeaveOutcome::Unknown, "there was no time to ask".to_owned());
+    async fn leave(&mut self, mut registration: Box<dyn Registration>) -> Known {
+        let stop = self.state.signal().stop;
         let mut pause = Duration::from_millis(20);
-        while !budget.is_over() {
-            let by = budget.min(Deadline::after(attempt));
-            last = match by.bound(registration.deregister(by)).await {
+        self.note(LeaveOutcome::Unknown, Some("no answer in the time there was".into()));
+        while let Some(stop) = stop {
+            let attempt = stop.shares.leave_attempt();
+            let by = stop.leave_by.min(Deadline::after(attempt));
+            let (outcome, error) = match by.bound(caught(async { registration.deregister(by).await })).await {
                 Some(Ok(gone)) => match listed(&mut *registration, by).await {
                     Ok(Some(true)) => (
                         LeaveOutcome::Failed,
@@ -216,19 +269,22 @@ impl Actor {
                     ),
                     // A registry that cannot be asked, or does not answer now, has said that it removed the entry.
                     Ok(_) | Err(_) => {
-                        let outcome = match gone {
-                            Gone::Removed => LeaveOutcome::Removed,
-                            Gone::AlreadyGone => LeaveOutcome::AlreadyGone,
-                        };
-                        return self.left(outcome, None, begun);
+                        return self.note(
+                            match gone {
+                                Gone::Removed => LeaveOutcome::Removed,
+                                Gone::AlreadyGone => LeaveOutcome::AlreadyGone,
+                            },
+                            None,
+                        );
                     }
                 },
                 Some(Err(error)) => (LeaveOutcome::Failed, error.to_string()),
                 None => {
+                    self.note(LeaveOutcome::Unknown, Some(format!("no answer within {attempt:?}")));
                     // A time-out means unknown: it may be gone. Ask before trying again.
-                    let by = budget.min(Deadline::after(attempt));
+                    let by = stop.leave_by.min(Deadline::after(attempt));
                     if let Ok(Some(false)) = listed(&mut *registration, by).await {
-                        return self.left(LeaveOutcome::Removed, None, begun);
+                        return self.note(LeaveOutcome::Removed, None);
                     }
                     (
                         LeaveOutcome::Unknown,
@@ -236,27 +292,20 @@ impl Actor {
                     )
                 }
             };
-            tracing::warn!(
-                registry = self.registry.name(),
-                error = last.1,
-                "not left yet"
-            );
-            budget.bound(tokio::time::sleep(jittered(pause))).await;
+            tracing::warn!(registry = self.registry.name(), error, "not left yet");
+            let known = self.note(outcome, Some(error));
+            if stop.leave_by.bound(tokio::time::sleep(jittered(pause))).await.is_none() {
+                return known;
+            }
             pause *= 2;
         }
-        self.left(last.0, Some(last.1), begun)
+        lock(&self.known).clone()
     }
 
-    fn left(&self, outcome: LeaveOutcome, error: Option<String>, begun: Instant) -> Left {
-        let at = Instant::now();
-        let unsure = matches!(outcome, LeaveOutcome::Unknown | LeaveOutcome::Failed);
-        Left {
-            outcome,
-            error,
-            at,
-            took: at - begun,
-            listed_until: self.listed_until.filter(|_| unsure),
-        }
+    fn note(&self, outcome: LeaveOutcome, error: Option<String>) -> Known {
+        let mut known = lock(&self.known);
+        (known.outcome, known.error) = (outcome, error);
+        known.clone()
     }
 }
 
@@ -264,9 +313,22 @@ async fn listed(
     registration: &mut dyn Registration,
     by: Deadline,
 ) -> Result<Option<bool>, RegistryError> {
-    by.bound(registration.is_listed(by))
+    by.bound(caught(async { registration.is_listed(by).await }))
         .await
         .unwrap_or_else(|| Err(RegistryError::new("no answer")))
+}
+
+/// A panic of the adapter's is an error like any other: the registration is kept alive, and left (S8).
+async fn caught<T>(
+    call: impl Future<Output = Result<T, RegistryError>>,
+) -> Result<T, RegistryError> {
+    AssertUnwindSafe(call)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|panic| {
+            let message = panic_message(&*panic);
+            Err(RegistryError::new(format!("panicked: {message}")))
+        })
 }
 
 /// Between half and the whole of it, so that a fleet does not come back in step.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::deadline::Deadline;
 use crate::handle::ShutdownHandle;
 use crate::phase::Phase;
 use crate::reason::Reason;
@@ -13,7 +14,7 @@ use crate::report::{LeaveOutcome, Outcome, RegistryReport, Stage};
 use crate::state::{Haste, Signal, State, Stop};
 
 use super::hooks::{Hooks, pre_stop, run_hook, skip_hook, until};
-use super::registration::{Left, Membership};
+use super::registration::{Left, Member, Membership};
 
 /// What an `on_started` hook gets that has no limit of its own: long enough to warm a cache, short enough that a
 /// rollout which can't succeed is seen to fail.
@@ -38,7 +39,7 @@ struct LameDuckEnds {
     visible_until: Instant,
 }
 
-type Actors = Vec<(Membership, AbortOnDropHandle<Left>)>;
+type Actors = Vec<Member>;
 
 impl Sequence {
     pub(super) const fn new(
@@ -60,10 +61,14 @@ impl Sequence {
     pub(super) async fn run(mut self) {
         let actors = self.start().await;
         self.state().token(Phase::PreStop).cancelled().await;
+        if self.state().phase() == Phase::Stopped {
+            // `run` was dropped, and this task is about to be.
+            return;
+        }
         let stop = self.stop();
 
         let hooks = pre_stop(&self.handle, &self.hooks);
-        let ends = self.leave(&stop, actors).await;
+        let ends = self.leave(stop, actors).await;
         self.lame_duck(ends, hooks).await;
         self.drain().await;
         self.on_stopped().await;
@@ -108,12 +113,12 @@ impl Sequence {
             return Vec::new();
         }
         tracing::info!("ready");
-        let actor = |m: &Membership| (m.clone(), m.start(self.state()));
-        self.memberships.iter().map(actor).collect()
+        let join = |m: &Membership| m.start(self.state());
+        self.memberships.iter().map(join).collect()
     }
 
     /// `PreStop`: every registry is left, all at once.
-    async fn leave(&self, stop: &Stop, actors: Actors) -> LameDuckEnds {
+    async fn leave(&self, stop: Stop, actors: Actors) -> LameDuckEnds {
         let state = self.state();
         let not_ready = state
             .draft(|draft| draft.timeline.began(Phase::PreStop))
@@ -139,18 +144,15 @@ impl Sequence {
         };
         state.draft(|draft| draft.timeline.plan(Phase::PreStop, budget));
 
-        let by = stop.leave_by();
-        let leaving = actors.into_iter().map(|(membership, actor)| async move {
-            let left = match by.bound(actor).await {
-                Some(Ok(left)) => left,
-                Some(Err(error)) => Left::failed(LeaveOutcome::Failed, error.to_string()),
-                None => Left::failed(LeaveOutcome::Unknown, format!("no answer within the leave budget of {budget:?}")),
-            };
+        let leaving = actors.into_iter().map(|member| async move {
+            let (membership, left) = member.left(state, not_ready).await;
             tracing::info!(registry = membership.registry.name(), outcome = %left.outcome, took = ?left.took, "left");
             state.draft(|draft| draft.registries.push(registry_report(&membership, &left)));
             (membership, left)
         });
         let left = futures::future::join_all(leaving).await;
+        // Anew: it may have been tightened meanwhile.
+        let stop = self.stop();
 
         let rule = state.budget().lame_duck;
         let last = left
@@ -161,8 +163,8 @@ impl Sequence {
             .iter()
             .filter(|(_, left)| left.outcome != LeaveOutcome::Skipped && !stop.shares.express)
             .map(|(membership, left)| {
-                left.listed_until.map_or(left.at, |t| t.max(left.at))
-                    + membership.registry.visibility()
+                let listed_until = left.listed_until.map_or(left.at, |t| t.max(left.at));
+                (Deadline::at(listed_until) + membership.registry.visibility()).instant()
             })
             .fold(last, Instant::max);
         LameDuckEnds {
@@ -177,7 +179,9 @@ impl Sequence {
         let now = Instant::now();
         // As far as it fits: the drain keeps the least it needs.
         let end = move |signal: &Signal| match (signal.stop, signal.haste) {
-            (Some(stop), Haste::None) => Some(ends.planned.min(stop.lame_duck_by().instant())),
+            (Some(stop), Haste::None) if !stop.shares.express => {
+                Some(ends.planned.min(stop.lame_duck_by.instant()))
+            }
             _ => Some(now),
         };
         let planned = end(&state.signal())
@@ -214,12 +218,12 @@ impl Sequence {
     /// `Draining`: work in flight finishes. What does not is put on record and cut.
     async fn drain(&self) {
         let state = self.state();
-        let planned = self.stop().drain_by().remaining();
+        let planned = self.stop().drain_by.remaining();
         state.draft(|draft| draft.timeline.plan(Phase::Draining, planned));
         state.raise(Phase::Draining);
 
         let time_is_up = |signal: &Signal| match (signal.stop, signal.haste) {
-            (Some(stop), Haste::None | Haste::EndLameDuck) => Some(stop.drain_by().instant()),
+            (Some(stop), Haste::None | Haste::EndLameDuck) => Some(stop.drain_by.instant()),
             _ => Some(Instant::now()),
         };
         tokio::select! {
@@ -242,12 +246,13 @@ impl Sequence {
         }
         state.draft(|draft| draft.stragglers = stragglers);
         state.cut();
-        let by = self.stop().force_by();
-        if by.bound(state.in_flight.idle_after_close()).await.is_none() {
-            tracing::error!(
+        tokio::select! {
+            biased;
+            () = state.in_flight.idle_after_close() => {}
+            () = until(state, |signal| signal.stop.map(|stop| stop.force_by.instant())) => tracing::error!(
                 left = state.in_flight.count(),
-                "cut, but not gone: a thread is blocked"
-            );
+                "cut, but not gone: a thread is blocked, or a guard is held"
+            ),
         }
     }
 
@@ -259,7 +264,7 @@ impl Sequence {
             every.tick().await;
             let left = self.state().roster.stragglers();
             let oldest: Vec<_> = left.iter().take(3).map(ToString::to_string).collect();
-            let time = self.stop().drain_by().remaining();
+            let time = self.stop().drain_by.remaining();
             tracing::info!(left = left.len(), oldest = oldest.join("; "), cut_in = ?time, "still draining");
         }
     }
@@ -271,14 +276,15 @@ impl Sequence {
         state.draft(|draft| draft.timeline.plan(Phase::Stopping, planned));
         state.raise(Phase::Stopping);
 
-        let mut left = u32::try_from(self.hooks.of(Stage::OnStopped).count()).unwrap_or(u32::MAX);
+        let to_run = self.hooks.of(Stage::OnStopped).filter(|(_, started)| *started);
+        let mut left = u32::try_from(to_run.count()).unwrap_or(u32::MAX);
         for (hook, started) in self.hooks.of(Stage::OnStopped).rev() {
-            let share = self.stop().deadline.remaining() / left.max(1);
-            left -= 1;
             if !started {
                 skip_hook(state, hook, Stage::OnStopped, "it had not started");
                 continue;
             }
+            let share = self.stop().deadline.remaining() / left.max(1);
+            left -= 1;
             let limit = hook
                 .limit(Stage::OnStopped)
                 .map_or(share, |own| own.min(share));
@@ -293,16 +299,8 @@ impl Sequence {
 impl Left {
     fn never() -> Self {
         Self {
-            took: Duration::ZERO,
+            outcome: LeaveOutcome::Skipped,
             error: None,
-            ..Self::failed(LeaveOutcome::Skipped, String::new())
-        }
-    }
-
-    fn failed(outcome: LeaveOutcome, error: String) -> Self {
-        Self {
-            outcome,
-            error: Some(error),
             at: Instant::now(),
             took: Duration::ZERO,
             listed_until: None,

@@ -3,10 +3,11 @@
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use prestop::ShutdownCoordinator;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 /// Times `work` while another thread does the same.
@@ -59,14 +60,14 @@ fn in_flight(c: &mut Criterion) {
 
     let mut two = c.benchmark_group("two threads");
     two.bench_function("atomic pair, shared", |b| {
-        b.iter_custom(|n| contended(n, &atomic))
+        b.iter_custom(|n| contended(n, &atomic));
     });
     two.bench_function("count", |b| b.iter_custom(|n| contended(n, &count)));
     two.bench_function("guard with a name", |b| {
-        b.iter_custom(|n| contended(n, &guard))
+        b.iter_custom(|n| contended(n, &guard));
     });
     two.bench_function("TaskTracker::token", |b| {
-        b.iter_custom(|n| contended(n, &token))
+        b.iter_custom(|n| contended(n, &token));
     });
     two.finish();
 }

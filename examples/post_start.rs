@@ -7,8 +7,9 @@
 //!
 //!     cargo run --example post_start -- target/message
 //!
-//! What to watch: `curl localhost:9090/startupz` while it sleeps; Ctrl-C removes the file. Give it a path that cannot be
-//! written (`/nonexistent/message`) to see a start that fails with exit code 70.
+//! What to watch: the file, and `curl localhost:9090/startupz`; Ctrl-C removes the file. Give it a path that cannot be
+//! written (`/nonexistent/message`) to see a start that fails, with exit code 70. A second argument is the address of
+//! the probes.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,18 +19,19 @@ use tokio::net::TcpListener;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let file = std::env::args()
-        .nth(1)
+    let mut args = std::env::args().skip(1);
+    let file = args
+        .next()
         .map_or_else(|| std::env::temp_dir().join("message"), PathBuf::from);
+    let probes = args.next().unwrap_or_else(|| "127.0.0.1:9090".to_owned());
     let (written, removed) = (file.clone(), file.clone());
 
     let c = ShutdownCoordinator::builder()
-        .probe_listener(TcpListener::bind("127.0.0.1:9090").await?)
+        .probe_listener(TcpListener::bind(probes).await?)
         .on_started(
             HookName::new("write the message").within(Duration::from_secs(5)),
             |_| async move {
                 tokio::fs::write(&written, "Hello from the on_started hook\n").await?;
-                println!("wrote {}", written.display());
                 Ok::<_, std::io::Error>(())
             },
         )

@@ -281,7 +281,7 @@ mod tests {
         let guard = in_flight.enter_on(0).expect("open");
         assert!(in_flight.closed_when_idle().now_or_never().is_none());
         drop(guard);
-        in_flight.enter_on(1).expect("still open");
+        drop(in_flight.enter_on(1).expect("still open"));
     }
 
     #[test]

@@ -20,7 +20,6 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::error::{Error, Kind};
 use crate::handle::{Guard, ShutdownHandle, panic_message};
 use crate::hook::{Hook, HookName, LifecycleHook, TaskOutput};
-use crate::phase::Phase;
 use crate::reason::Reason;
 use crate::registry::{Instance, Registry};
 use crate::report::{Outcome, ShutdownReport, Stage};
@@ -297,6 +296,7 @@ struct EndOnDrop(Arc<State>);
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
         self.0.in_flight.close();
-        self.0.end(Reason::TaskEnded("the run was dropped".to_owned()));
+        self.0
+            .end(Reason::TaskEnded("the run was dropped".to_owned()));
     }
 }

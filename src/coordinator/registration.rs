@@ -159,7 +159,9 @@ impl Actor {
         while !self.stopping.is_cancelled() {
             let by = Deadline::after(CALL);
             match self
-                .joined(by, async { self.registry.register(&self.instance, by).await })
+                .joined(by, async {
+                    self.registry.register(&self.instance, by).await
+                })
                 .await
             {
                 Some(Ok(registration)) => {
@@ -194,7 +196,10 @@ impl Actor {
         let mut wait = Duration::ZERO;
         while self.pause(wait).await {
             let by = Deadline::after(CALL);
-            match self.joined(by, async { registration.heartbeat(by).await }).await {
+            match self
+                .joined(by, async { registration.heartbeat(by).await })
+                .await
+            {
                 Some(Ok(Beat::Alive { next, listed_for })) => {
                     lock(&self.known).listed_until = Some(Deadline::after(listed_for).instant());
                     wait = next;
@@ -248,7 +253,10 @@ impl Actor {
 
     /// Waits, unless the stop begins; whether it has not.
     async fn pause(&self, length: Duration) -> bool {
-        let waited = self.stopping.run_until_cancelled(tokio::time::sleep(length)).await;
+        let waited = self
+            .stopping
+            .run_until_cancelled(tokio::time::sleep(length))
+            .await;
         // Both may have come at once, and then the stop is meant.
         waited.is_some() && !self.stopping.is_cancelled()
     }
@@ -257,11 +265,17 @@ impl Actor {
     async fn leave(&mut self, mut registration: Box<dyn Registration>) -> Known {
         let stop = self.state.signal().stop;
         let mut pause = Duration::from_millis(20);
-        self.note(LeaveOutcome::Unknown, Some("no answer in the time there was".into()));
+        self.note(
+            LeaveOutcome::Unknown,
+            Some("no answer in the time there was".into()),
+        );
         while let Some(stop) = stop {
             let attempt = stop.shares.leave_attempt();
             let by = stop.leave_by.min(Deadline::after(attempt));
-            let (outcome, error) = match by.bound(caught(async { registration.deregister(by).await })).await {
+            let (outcome, error) = match by
+                .bound(caught(async { registration.deregister(by).await }))
+                .await
+            {
                 Some(Ok(gone)) => match listed(&mut *registration, by).await {
                     Ok(Some(true)) => (
                         LeaveOutcome::Failed,
@@ -280,7 +294,10 @@ impl Actor {
                 },
                 Some(Err(error)) => (LeaveOutcome::Failed, error.to_string()),
                 None => {
-                    self.note(LeaveOutcome::Unknown, Some(format!("no answer within {attempt:?}")));
+                    self.note(
+                        LeaveOutcome::Unknown,
+                        Some(format!("no answer within {attempt:?}")),
+                    );
                     // A time-out means unknown: it may be gone. Ask before trying again.
                     let by = stop.leave_by.min(Deadline::after(attempt));
                     if let Ok(Some(false)) = listed(&mut *registration, by).await {
@@ -294,7 +311,12 @@ impl Actor {
             };
             tracing::warn!(registry = self.registry.name(), error, "not left yet");
             let known = self.note(outcome, Some(error));
-            if stop.leave_by.bound(tokio::time::sleep(jittered(pause))).await.is_none() {
+            if stop
+                .leave_by
+                .bound(tokio::time::sleep(jittered(pause)))
+                .await
+                .is_none()
+            {
                 return known;
             }
             pause *= 2;

@@ -276,7 +276,10 @@ impl Sequence {
         state.draft(|draft| draft.timeline.plan(Phase::Stopping, planned));
         state.raise(Phase::Stopping);
 
-        let to_run = self.hooks.of(Stage::OnStopped).filter(|(_, started)| *started);
+        let to_run = self
+            .hooks
+            .of(Stage::OnStopped)
+            .filter(|(_, started)| *started);
         let mut left = u32::try_from(to_run.count()).unwrap_or(u32::MAX);
         for (hook, started) in self.hooks.of(Stage::OnStopped).rev() {
             if !started {

@@ -1,0 +1,164 @@
+//! The command line: what a user may choose, and the hidden role of a replica.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Replaces the replicas of a small service under load, once per way of stopping, and counts what is lost.
+///
+/// Starts a gateway, a registry and, as child processes, the replicas, all on 127.0.0.1. Sends requests through the
+/// gateway at a fixed rate and replaces the replicas one by one as a Kubernetes Deployment does (maxSurge 1,
+/// maxUnavailable 0). Nothing is retried, and the gateway, like kube-proxy, learns of a change one second late.
+///
+/// Exit code: 0 when `prestop` lost nothing, 1 when it lost a request, 2 when the run could not be made,
+/// 130 when it was interrupted.
+#[derive(Debug, Parser)]
+#[command(
+    name = "rolling_update",
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub role: Option<Role>,
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// The same binary plays both parts, so that a replica is a real process with real signals.
+#[derive(Debug, Subcommand)]
+pub enum Role {
+    #[command(hide = true)]
+    Replica(ReplicaArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// How the replicas are stopped; repeat it for several [default: kill, exit, axum, prestop]
+    #[arg(long = "strategy", value_name = "NAME", value_enum)]
+    strategies: Vec<Strategy>,
+
+    /// Requests per second, all kinds of clients together
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=5000))]
+    pub rate: u32,
+
+    /// Replicas of the service
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub replicas: u16,
+
+    /// Shortest time the load lasts, per strategy
+    #[arg(long, value_name = "S", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub seconds: u64,
+
+    /// One-way network delay between the gateway's clients and the replicas, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=500))]
+    pub delay: u64,
+
+    /// Repeats the requests of an earlier run [default: a new one, printed]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+
+    /// The gateway's port on 127.0.0.1; 0 lets the system choose
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub port: u16,
+
+    /// Writes the table there as JSON: one array, one object per strategy and client
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+impl Options {
+    /// The strategies to run, in order and each once.
+    pub fn strategies(&self) -> Vec<Strategy> {
+        if self.strategies.is_empty() {
+            return vec![
+                Strategy::Kill,
+                Strategy::Exit,
+                Strategy::Axum,
+                Strategy::Prestop,
+            ];
+        }
+        let mut chosen = Vec::new();
+        for &strategy in &self.strategies {
+            if !chosen.contains(&strategy) {
+                chosen.push(strategy);
+            }
+        }
+        chosen
+    }
+}
+
+/// How an old replica is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Strategy {
+    /// SIGKILL
+    Kill,
+    /// SIGTERM to a process that does not handle it
+    Exit,
+    /// SIGTERM, `axum::serve(..).with_graceful_shutdown(..)`, out of the registry at once
+    Axum,
+    /// SIGTERM, this crate
+    Prestop,
+    /// Nothing is replaced: shows that gateway and clients lose nothing by themselves
+    None,
+}
+
+impl Strategy {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::Exit => "exit",
+            Self::Axum => "axum",
+            Self::Prestop => "prestop",
+            Self::None => "none",
+        }
+    }
+
+    /// What happens to an old replica, for the progress lines.
+    pub const fn summary(self) -> &'static str {
+        match self {
+            Self::Kill => "SIGKILL",
+            Self::Exit => "SIGTERM, no handler: the process dies at once",
+            Self::Axum => {
+                "SIGTERM, leaves the registry, axum::serve(..).with_graceful_shutdown(..)"
+            }
+            Self::Prestop => "SIGTERM, prestop",
+            Self::None => "nothing is replaced",
+        }
+    }
+
+    /// Whether the replica takes itself out of the registry. If not, its entry stays until the TTL is over.
+    pub const fn leaves_registry(self) -> bool {
+        match self {
+            Self::Axum | Self::Prestop | Self::None => true,
+            Self::Kill | Self::Exit => false,
+        }
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What the harness tells a replica.
+#[derive(Clone, Debug, Args)]
+pub struct ReplicaArgs {
+    #[arg(long, value_enum)]
+    pub strategy: Strategy,
+    /// The registry's HTTP address.
+    #[arg(long)]
+    pub registry: SocketAddr,
+    /// This instance's id in the registry.
+    #[arg(long)]
+    pub id: String,
+    /// How long the registry believes in the instance without a heartbeat.
+    #[arg(long)]
+    pub ttl_ms: u64,
+    /// How long clients may still call after the instance has left the registry.
+    #[arg(long)]
+    pub visibility_ms: u64,
+}

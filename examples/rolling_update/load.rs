@@ -1,0 +1,110 @@
+//! The load: requests leave at fixed times, whatever became of the ones before.
+//!
+//! The harness runs on one thread. That is deliberate: hyper's HTTP/2 client is two tasks, and on two threads a GOAWAY
+//! read between two steps of the other task would fail a request that was never sent, which no server can prevent.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use tokio::task::{JoinHandle, JoinSet, yield_now};
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::client::{Clients, Failure};
+use crate::gateway::Refused;
+use crate::mix::Ask;
+use crate::tally::Tally;
+
+/// A request that is not answered by then has failed.
+pub const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+
+/// A load that is running.
+pub struct Load {
+    tally: Arc<Tally>,
+    stop: CancellationToken,
+    arrivals: JoinHandle<()>,
+}
+
+impl Load {
+    pub fn start(gateway: SocketAddr, refused: Refused, rate: u32, seed: u64) -> Self {
+        let tally = Arc::new(Tally::default());
+        let stop = CancellationToken::new();
+        let clients = Arc::new(Clients::new(gateway, refused, rate));
+        let arrivals = tokio::spawn(arrive(
+            clients,
+            Arc::clone(&tally),
+            rate,
+            Rng::with_seed(seed),
+            stop.clone(),
+        ));
+        Self {
+            tally,
+            stop,
+            arrivals,
+        }
+    }
+
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Sends no more and waits for every answer that is still missing, at most for `REQUEST_LIMIT`.
+    pub async fn finish(self) -> Arc<Tally> {
+        self.stop.cancel();
+        if let Err(error) = self.arrivals.await {
+            // A request that panicked would otherwise be missing from the counts.
+            std::panic::resume_unwind(error.into_panic());
+        }
+        self.tally
+    }
+}
+
+async fn arrive(
+    clients: Arc<Clients>,
+    tally: Arc<Tally>,
+    rate: u32,
+    mut random: Rng,
+    stop: CancellationToken,
+) {
+    let began = Instant::now();
+    let mut requests = JoinSet::new();
+    for number in 0_u64.. {
+        let due = began + Duration::from_secs_f64(number as f64 / f64::from(rate));
+        if due > Instant::now() {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = sleep_until(due) => {}
+            }
+        } else if stop.is_cancelled() {
+            break;
+        }
+        let ask = Ask::draw(&mut random);
+        requests.spawn(send(Arc::clone(&clients), Arc::clone(&tally), ask, due));
+        while let Some(done) = requests.try_join_next() {
+            done.expect("a request is never aborted and does not panic");
+        }
+    }
+    while let Some(done) = requests.join_next().await {
+        done.expect("a request is never aborted and does not panic");
+    }
+}
+
+/// Sends one request and notes what became of it. Its time counts from when it was due: a request that had to wait
+/// for its turn in a busy harness was waited for by its user too.
+async fn send(clients: Arc<Clients>, tally: Arc<Tally>, ask: Ask, due: Instant) {
+    let kind = ask.kind;
+    let during_update = tally.is_updating();
+    tally.sent(kind, due.elapsed());
+    // The scheduler polls the sockets before it returns here, so every connection task has seen the FIN, RST or GOAWAY
+    // that has arrived by now. Choosing a connection without that would lose requests by the client's own fault.
+    yield_now().await;
+    match timeout_at(due + REQUEST_LIMIT, clients.send(ask)).await {
+        Ok(Ok(())) if during_update => tally.took(kind, due.elapsed()),
+        Ok(Ok(())) => {}
+        Ok(Err(failure)) => tally.failed(kind, failure),
+        Err(_) => tally.failed(kind, Failure::TimedOut),
+    }
+}

@@ -1,0 +1,213 @@
+//! A rolling update under load, once per way of stopping a replica: what is lost, and by whom.
+//!
+//! Run: `cargo run --release --example rolling_update` (two minutes), `-- --help` for the rest. Nothing else is needed:
+//! gateway, registry and clients are in this process, the replicas are child processes, all on 127.0.0.1. You will see
+//! each replacement as it happens and at the end a table, in which the row of `prestop` has no failures.
+//!
+//! ```text
+//! load.rs ── mix.rs ── client.rs ── pool.rs ── wire.rs        the clients: nothing is retried
+//!    │ TCP
+//! gateway.rs ── splice.rs      layer 4; its view of the registry is one second old
+//!    │ TCP
+//! replica.rs ── service.rs     child processes (fleet.rs), replaced one by one (update.rs)
+//! ```
+
+// A binary has no outside: `pub` says that another module uses it.
+#![allow(unreachable_pub)]
+
+mod call;
+mod cli;
+mod client;
+mod fleet;
+mod gateway;
+mod load;
+mod mix;
+mod pool;
+mod progress;
+mod registration;
+mod replica;
+mod replica_prestop;
+mod service;
+mod splice;
+mod table;
+mod tally;
+mod update;
+mod wire;
+
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::{Cli, Options, Role, Strategy};
+use crate::fleet::Fleet;
+use crate::gateway::Gateway;
+use crate::progress::say;
+use crate::tally::Row;
+use crate::update::{Outcome, Plan, rolling_update};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Some(Role::Replica(args)) = cli.role {
+        return replica::main(&args);
+    }
+    allow_many_sockets();
+    // One thread, for the reason in load.rs.
+    let ended = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("starting the runtime: {error}"))
+        .and_then(|runtime| runtime.block_on(run(&cli.options)));
+    match ended {
+        Ok(Ended::Whole(outcomes)) if lost_by_prestop(&outcomes) => ExitCode::FAILURE,
+        Ok(Ended::Whole(_)) => ExitCode::SUCCESS,
+        Ok(Ended::Interrupted) => ExitCode::from(130),
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+enum Ended {
+    Whole(Vec<Outcome>),
+    Interrupted,
+}
+
+/// Runs the strategies and prints what came of them; ends early on SIGINT and SIGTERM. No child outlives it.
+async fn run(options: &Options) -> Result<Ended, String> {
+    let about = |error| format!("installing the signal handlers: {error}");
+    let mut sigint = signal(SignalKind::interrupt()).map_err(about)?;
+    let mut sigterm = signal(SignalKind::terminate()).map_err(about)?;
+    let delay = Duration::from_millis(options.delay);
+    let gateway = Gateway::bind(options.port, delay).await.map_err(|error| {
+        format!(
+            "binding the gateway to 127.0.0.1:{}: {error} (--port 0 takes a free port)",
+            options.port
+        )
+    })?;
+    let json = options.json.clone().map(JsonFile::open).transpose()?;
+
+    let mut fleet = Fleet::default();
+    let ended = tokio::select! {
+        outcomes = run_all(options, &gateway, &mut fleet) => outcomes.map(Ended::Whole),
+        _ = sigint.recv() => Ok(Ended::Interrupted),
+        _ = sigterm.recv() => Ok(Ended::Interrupted),
+    };
+    fleet.kill_all().await;
+    let ended = ended?;
+    match &ended {
+        Ended::Whole(outcomes) => {
+            say(&table::summary(outcomes));
+            if let Some(json) = json {
+                json.write(outcomes)?;
+            }
+        }
+        Ended::Interrupted => say("\ninterrupted; all replicas were ended\n"),
+    }
+    Ok(ended)
+}
+
+async fn run_all(
+    options: &Options,
+    gateway: &Gateway,
+    fleet: &mut Fleet,
+) -> Result<Vec<Outcome>, String> {
+    let plan = Plan {
+        replicas: options.replicas,
+        rate: options.rate,
+        load: Duration::from_secs(options.seconds),
+        seed: options.seed.unwrap_or_else(|| fastrand::u64(0..1_000_000)),
+    };
+    say(&header(options, &plan, gateway));
+    let mut outcomes = Vec::new();
+    for strategy in options.strategies() {
+        say(&format!("\n{strategy}: {}\n", strategy.summary()));
+        outcomes.push(rolling_update(strategy, &plan, gateway, fleet).await?);
+    }
+    Ok(outcomes)
+}
+
+fn header(options: &Options, plan: &Plan, gateway: &Gateway) -> String {
+    let delay = match options.delay {
+        0 => String::new(),
+        ms => format!(", {ms} ms of delay each way"),
+    };
+    let replicas = match plan.replicas {
+        1 => "1 replica".to_owned(),
+        some => format!("{some} replicas"),
+    };
+    format!(
+        "A rolling update of a service with {} under {} requests/s, without retries{delay}.\n\
+         Gateway on {}, the other ports are ephemeral too; it learns of changes 1 s late.\n\
+         Seed {} (--seed {} sends the same requests again).\n",
+        replicas,
+        plan.rate,
+        gateway.address(),
+        plan.seed,
+        plan.seed
+    )
+}
+
+/// `none` must lose nothing either: if it does, the harness is at fault and the other rows mean nothing.
+fn lost_by_prestop(outcomes: &[Outcome]) -> bool {
+    outcomes
+        .iter()
+        .filter(|outcome| matches!(outcome.strategy, Strategy::Prestop | Strategy::None))
+        .any(|outcome| outcome.rows.iter().any(|row| row.failed > 0))
+}
+
+/// Where the rows go. Opened before the run, so that minutes are not spent on rows that can't be written.
+struct JsonFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl JsonFile {
+    fn open(path: PathBuf) -> Result<Self, String> {
+        // Not truncated yet: a run that is interrupted leaves the rows of the last one.
+        let opened = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path);
+        match opened {
+            Ok(file) => Ok(Self { path, file }),
+            Err(error) => Err(format!("opening {} for the rows: {error}", path.display())),
+        }
+    }
+
+    fn write(mut self, outcomes: &[Outcome]) -> Result<(), String> {
+        let rows: Vec<&Row> = outcomes.iter().flat_map(|outcome| &outcome.rows).collect();
+        let written = serde_json::to_vec_pretty(&rows)
+            .map_err(io::Error::from)
+            .and_then(|mut json| {
+                json.push(b'\n');
+                // A pipe or a terminal has nothing to make room in.
+                if self.file.metadata()?.is_file() {
+                    self.file.set_len(0)?;
+                    self.file.rewind()?;
+                }
+                self.file.write_all(&json)
+            });
+        written.map_err(|error| format!("writing the rows to {}: {error}", self.path.display()))
+    }
+}
+
+/// A request in flight needs three sockets here, and 1024 file descriptors, a common soft limit, are soon used up.
+fn allow_many_sockets() {
+    let limit = getrlimit(Resource::Nofile);
+    // Without it the run may still do; if it does not, the failures show it.
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    );
+}

@@ -1,0 +1,63 @@
+//! What is printed while the run goes on.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use tokio::time::{Instant, interval};
+
+use crate::load::Load;
+
+/// The lines of one strategy. Events are lines; on a terminal the counts are one more line, written over and over.
+pub struct Progress {
+    began: Instant,
+    rewrites: bool,
+}
+
+impl Progress {
+    pub fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            rewrites: io::stdout().is_terminal(),
+        }
+    }
+
+    /// Something happened.
+    pub fn event(&self, what: &str) {
+        let clear = if self.rewrites { "\r\x1b[K" } else { "" };
+        say(&format!("{clear}  {:5.1} s  {what}\n", self.seconds()));
+    }
+
+    /// Shows the counts until it is dropped.
+    pub async fn show(&self, load: &Load) {
+        if !self.rewrites {
+            return std::future::pending().await;
+        }
+        let mut tick = interval(Duration::from_millis(200));
+        loop {
+            tick.tick().await;
+            say(&format!(
+                "\r\x1b[K  {:5.1} s  {}",
+                self.seconds(),
+                counts(load)
+            ));
+        }
+    }
+
+    fn seconds(&self) -> f64 {
+        self.began.elapsed().as_secs_f64()
+    }
+}
+
+/// The counts so far, as words.
+pub fn counts(load: &Load) -> String {
+    let (sent, failed) = load.tally().totals();
+    format!("{sent} sent, {failed} failed")
+}
+
+/// Prints at once. Whoever closed stdout (`| head`) has seen enough, and is no reason to panic.
+pub fn say(text: &str) {
+    let mut stdout = io::stdout();
+    let _ = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
+}

@@ -1,0 +1,122 @@
+//! A replica: the service in a process of its own, stopped in one of four ways.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::thread;
+
+use axum::serve::{Listener, ListenerExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::{ReplicaArgs, Strategy};
+use crate::registration::Registration;
+use crate::replica_prestop::prestop;
+use crate::service::app;
+
+/// Runs until the process is stopped.
+pub fn main(args: &ReplicaArgs) -> ExitCode {
+    end_with_the_harness();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(args, &format!("starting the runtime: {error}")),
+    };
+    match runtime.block_on(run(args)) {
+        Ok(code) => code,
+        Err(error) => failed(args, &error),
+    }
+}
+
+/// Nobody is left to stop this process when the harness is gone: the harness holds the other end of stdin, and the
+/// kernel closes it however the harness ends.
+fn end_with_the_harness() {
+    thread::spawn(|| {
+        let mut sink = [0; 64];
+        while matches!(io::stdin().read(&mut sink), Ok(1..)) {}
+        std::process::exit(3);
+    });
+}
+
+fn failed(args: &ReplicaArgs, error: &str) -> ExitCode {
+    let _ = writeln!(io::stderr(), "replica {}: {error}", args.id);
+    ExitCode::from(2)
+}
+
+async fn run(args: &ReplicaArgs) -> Result<ExitCode, String> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .map_err(|error| format!("binding a port on 127.0.0.1: {error}"))?;
+    let address = listener
+        .local_addr()
+        .map_err(|error| format!("asking for the port: {error}"))?;
+    match args.strategy {
+        Strategy::Kill | Strategy::Exit | Strategy::None => {
+            without_handler(args, listener, address).await
+        }
+        Strategy::Axum => axum_graceful(args, listener, address).await,
+        Strategy::Prestop => prestop(args, listener, address).await,
+    }
+}
+
+/// Tells the harness where this replica listens. Whoever reads it may send SIGTERM from then on, so the handler, if
+/// there is to be one, must be installed before.
+pub fn announce(address: SocketAddr) -> Result<(), String> {
+    let mut stdout = io::stdout();
+    writeln!(stdout, "listening {address}")
+        .and_then(|()| stdout.flush())
+        .map_err(|error| format!("telling the harness the address: {error}"))
+}
+
+/// axum leaves Nagle's algorithm on, which adds 40 ms to many HTTP/2 answers. Off in every replica, so that the latency
+/// of the strategies can be compared.
+pub fn without_nagle(listener: TcpListener) -> impl Listener<Io = TcpStream, Addr = SocketAddr> {
+    listener.tap_io(|stream| {
+        // An error means that the peer is gone.
+        let _ = stream.set_nodelay(true);
+    })
+}
+
+/// No signal handler at all: SIGTERM ends the process as SIGKILL does, without a farewell to anybody.
+async fn without_handler(
+    args: &ReplicaArgs,
+    listener: TcpListener,
+    address: SocketAddr,
+) -> Result<ExitCode, String> {
+    announce(address)?;
+    let _registration = Registration::register(args, address).await?;
+    axum::serve(without_nagle(listener), app())
+        .await
+        .map_err(|error| format!("serving: {error}"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What most services do. To be fair it also leaves the registry, the moment SIGTERM arrives and while it drains:
+/// sooner is not possible, and later would only lose more.
+async fn axum_graceful(
+    args: &ReplicaArgs,
+    listener: TcpListener,
+    address: SocketAddr,
+) -> Result<ExitCode, String> {
+    let mut sigterm = signal(SignalKind::terminate())
+        .map_err(|error| format!("installing the SIGTERM handler: {error}"))?;
+    announce(address)?;
+    let registration = Registration::register(args, address).await?;
+    let (leave, left) = tokio::sync::oneshot::channel();
+    let leaving = async move {
+        // An error means that serving failed before any SIGTERM; then the entry has to go all the same.
+        let _ = left.await;
+        registration.leave().await
+    };
+    let serving = axum::serve(without_nagle(listener), app()).with_graceful_shutdown(async move {
+        sigterm.recv().await;
+        let _ = leave.send(());
+    });
+    let (served, left) = tokio::join!(serving, leaving);
+    served.map_err(|error| format!("serving: {error}"))?;
+    left?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,39 @@
+//! The replica that stops with `prestop`: what a service has to do for it, and nothing else.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use prestop::ShutdownCoordinator;
+use prestop::registry::Instance;
+use prestop::registry::memory::MemoryRegistryClient;
+use tokio::net::TcpListener;
+
+use crate::cli::ReplicaArgs;
+use crate::registration::SERVICE;
+use crate::replica::announce;
+use crate::service::app;
+
+pub async fn prestop(
+    args: &ReplicaArgs,
+    listener: TcpListener,
+    address: SocketAddr,
+) -> Result<ExitCode, String> {
+    let registry = MemoryRegistryClient::new(&format!("http://{}", args.registry))
+        .map_err(|error| format!("using the registry: {error}"))?
+        .with_ttl(Duration::from_millis(args.ttl_ms))
+        // How old the gateway's view may be.
+        .with_visibility(Duration::from_millis(args.visibility_ms));
+    let instance = Instance::new(SERVICE, address).with_id(&args.id);
+    // The grace period is in TERMINATION_GRACE_PERIOD_SECONDS.
+    let c = ShutdownCoordinator::builder()
+        .registry(registry, instance)
+        .build()
+        .map_err(|error| format!("building the coordinator: {error}"))?;
+    announce(address)?;
+    let report = c
+        .serve(listener, app())
+        .await
+        .map_err(|error| format!("serving: {error}"))?;
+    report.exit()
+}

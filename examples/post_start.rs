@@ -14,8 +14,31 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use prestop::{HookName, ShutdownCoordinator};
+use async_trait::async_trait;
+use prestop::{BoxError, HookContext, LifecycleHook, ShutdownCoordinator, Stage};
 use tokio::net::TcpListener;
+
+/// A hook object: `on_stopped` is called only when its `on_started` had succeeded.
+struct Message(PathBuf);
+
+#[async_trait]
+impl LifecycleHook for Message {
+    fn name(&self) -> &str {
+        "write the message"
+    }
+
+    fn limit(&self, stage: Stage) -> Option<Duration> {
+        (stage == Stage::OnStarted).then_some(Duration::from_secs(5))
+    }
+
+    async fn on_started(&self, _cx: &HookContext) -> Result<(), BoxError> {
+        Ok(tokio::fs::write(&self.0, "Hello from the on_started hook\n").await?)
+    }
+
+    async fn on_stopped(&self, _cx: &HookContext) -> Result<(), BoxError> {
+        Ok(tokio::fs::remove_file(&self.0).await?)
+    }
+}
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -24,22 +47,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .next()
         .map_or_else(|| std::env::temp_dir().join("message"), PathBuf::from);
     let probes = args.next().unwrap_or_else(|| "127.0.0.1:9090".to_owned());
-    let (written, removed) = (file.clone(), file.clone());
 
     let c = ShutdownCoordinator::builder()
         .probe_listener(TcpListener::bind(probes).await?)
-        .on_started(
-            HookName::new("write the message").within(Duration::from_secs(5)),
-            |_| async move {
-                tokio::fs::write(&written, "Hello from the on_started hook\n").await?;
-                Ok::<_, std::io::Error>(())
-            },
-        )
-        .on_stopped("remove the message", |_| async move {
-            tokio::fs::remove_file(removed).await
-        })
+        .hook(Message(file))
         .build()?;
-
     let h = c.handle();
     c.run(h.draining()).await?.exit()
 }

@@ -7,7 +7,6 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// What kept a coordinator from being built or run. Trouble while stopping is data in the
 /// [`ShutdownReport`](crate::ShutdownReport), never an `Error`.
-#[derive(Debug)]
 pub struct Error {
     kind: Kind,
     source: Option<BoxError>,
@@ -72,6 +71,13 @@ impl Error {
     #[must_use]
     pub const fn is_signal(&self) -> bool {
         matches!(self.kind, Kind::Signal(_))
+    }
+}
+
+/// The same text as `Display`: `main` prints a returned error by its `Debug`, and that is read at three in the morning.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -60,3 +60,29 @@ impl crate::ShutdownCoordinatorBuilder {
         self.companion(|handle| crate::probe::listen(listener, handle))
     }
 }
+
+#[cfg(feature = "axum")]
+impl ShutdownCoordinator {
+    /// A listener for stock `axum::serve` whose connections the coordinator counts and sweeps, and cuts at the
+    /// deadline. Together with [`layer`](Self::layer), which counts requests and asks clients to leave:
+    ///
+    /// ```no_run
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let app = axum::Router::<()>::new();
+    /// use prestop::ShutdownCoordinator;
+    /// use tokio::net::TcpListener;
+    ///
+    /// let c = ShutdownCoordinator::builder().build()?;
+    /// let listener = c.listener(TcpListener::bind("0.0.0.0:8080").await?);
+    /// let server = axum::serve(listener, app.layer(c.layer())).with_graceful_shutdown(c.handle().draining());
+    /// c.run(server).await?.exit()
+    /// # }
+    /// ```
+    ///
+    /// `ConnectInfo<SocketAddr>` works with `into_make_service_with_connect_info`.
+    #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+    #[must_use]
+    pub fn listener(&self, listener: tokio::net::TcpListener) -> crate::AxumListener {
+        crate::server::for_axum(&self.handle(), listener)
+    }
+}

@@ -88,14 +88,30 @@ impl ShutdownHandle {
         }
     }
 
-    /// Resolves when the drain begins: what `axum::serve(..).with_graceful_shutdown(..)` and tonic's
-    /// `serve_with_shutdown` want.
+    /// Resolves when a stock server may be told to finish: what `axum::serve(..).with_graceful_shutdown(..)` and
+    /// tonic's `serve_with_incoming_shutdown` want. That is when the drain begins; for servers on a
+    /// `listener` of the coordinator's later: hyper closes idle and untouched
+    /// connections in the instant in which it is told, so it is told only when the accept queue was swept, and all
+    /// connections have closed by themselves or the [linger](crate::ShutdownCoordinatorBuilder::linger) is over.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe.
     pub fn draining(&self) -> impl Future<Output = ()> + Send + 'static {
-        self.wait_for(Phase::Draining)
+        let began = self.wait_for(Phase::Draining);
+        let mut holdback = self.state.holdback.subscribe();
+        let signal = self.state.subscribe();
+        let linger = self.state.settings.linger;
+        async move {
+            began.await;
+            // An error means that the state is gone: then everything is over.
+            let _ = holdback.wait_for(|held| held.listeners == 0).await;
+            let since = signal.borrow().draining_since.unwrap_or_else(Instant::now);
+            tokio::select! {
+                _ = holdback.wait_for(|held| held.connections == 0) => {}
+                () = tokio::time::sleep_until(since + linger) => {}
+            }
+        }
     }
 
     /// A token that is cancelled when the phase is reached or passed. Consumers of queues stop taking new messages

@@ -112,6 +112,9 @@ pub use report::{
 #[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
 pub use request::{ConnectionInfo, Head};
 pub use roster::{Straggler, WorkKind};
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+pub use server::{AxumListener, DrainListener, DrainStream};
 #[cfg(feature = "server")]
 #[cfg_attr(docsrs, doc(cfg(feature = "server")))]
 pub use server::{HttpService, Listener, Serve, serve};

@@ -114,6 +114,15 @@ pub enum Readiness {
     KeepServing,
 }
 
+/// What keeps stock servers from being told to drain: they close what is idle or untouched in the same instant.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Holdback {
+    /// Listeners that have yet to be swept.
+    pub(crate) listeners: usize,
+    /// Connections that are open.
+    pub(crate) connections: usize,
+}
+
 /// What rooms need to know and nothing below them does.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
@@ -143,6 +152,8 @@ pub(crate) struct State {
     pub(crate) in_flight: InFlight,
     pub(crate) roster: Roster,
     pub(crate) tally: Tally,
+    /// Of listeners and connections that stock servers were given.
+    pub(crate) holdback: watch::Sender<Holdback>,
     draft: Mutex<Draft>,
 }
 
@@ -166,6 +177,7 @@ impl State {
             in_flight: InFlight::new(),
             roster: Roster::new(),
             tally: Tally::default(),
+            holdback: watch::Sender::default(),
             draft: Mutex::new(Draft::new(timeline)),
         }
     }

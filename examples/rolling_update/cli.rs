@@ -99,8 +99,10 @@ pub enum Strategy {
     Exit,
     /// SIGTERM, `axum::serve(..).with_graceful_shutdown(..)`, out of the registry at once
     Axum,
-    /// SIGTERM, this crate
+    /// SIGTERM, this crate: `coordinator.serve(..)`
     Prestop,
+    /// SIGTERM, this crate around stock `axum::serve(..)`
+    PrestopAxum,
     /// Nothing is replaced: shows that gateway and clients lose nothing by themselves
     None,
 }
@@ -112,6 +114,7 @@ impl Strategy {
             Self::Exit => "exit",
             Self::Axum => "axum",
             Self::Prestop => "prestop",
+            Self::PrestopAxum => "prestop-axum",
             Self::None => "none",
         }
     }
@@ -125,6 +128,7 @@ impl Strategy {
                 "SIGTERM, leaves the registry, axum::serve(..).with_graceful_shutdown(..)"
             }
             Self::Prestop => "SIGTERM, prestop",
+            Self::PrestopAxum => "SIGTERM, prestop around stock axum::serve",
             Self::None => "nothing is replaced",
         }
     }
@@ -132,7 +136,7 @@ impl Strategy {
     /// Whether the replica takes itself out of the registry. If not, its entry stays until the TTL is over.
     pub const fn leaves_registry(self) -> bool {
         match self {
-            Self::Axum | Self::Prestop | Self::None => true,
+            Self::Axum | Self::Prestop | Self::PrestopAxum | Self::None => true,
             Self::Kill | Self::Exit => false,
         }
     }

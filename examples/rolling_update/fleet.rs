@@ -127,7 +127,11 @@ impl Fleet {
         let about = |error: io::Error| format!("stopping replica {name}: {error}");
         let signal = match strategy {
             Strategy::Kill => Signal::KILL,
-            Strategy::Exit | Strategy::Axum | Strategy::Prestop | Strategy::None => Signal::TERM,
+            Strategy::Exit
+            | Strategy::Axum
+            | Strategy::Prestop
+            | Strategy::PrestopAxum
+            | Strategy::None => Signal::TERM,
         };
         let signalled = Instant::now();
         // The pid is still this child's: it is only given back by waiting, which happens below.

@@ -158,7 +158,12 @@ fn header(options: &Options, plan: &Plan, gateway: &Gateway) -> String {
 fn lost_by_prestop(outcomes: &[Outcome]) -> bool {
     outcomes
         .iter()
-        .filter(|outcome| matches!(outcome.strategy, Strategy::Prestop | Strategy::None))
+        .filter(|outcome| {
+            matches!(
+                outcome.strategy,
+                Strategy::Prestop | Strategy::PrestopAxum | Strategy::None
+            )
+        })
         .any(|outcome| outcome.rows.iter().any(|row| row.failed > 0))
 }
 

@@ -58,7 +58,7 @@ async fn run(args: &ReplicaArgs) -> Result<ExitCode, String> {
             without_handler(args, listener, address).await
         }
         Strategy::Axum => axum_graceful(args, listener, address).await,
-        Strategy::Prestop => prestop(args, listener, address).await,
+        Strategy::Prestop | Strategy::PrestopAxum => prestop(args, listener, address).await,
     }
 }
 

@@ -9,7 +9,7 @@ use prestop::registry::Instance;
 use prestop::registry::memory::MemoryRegistryClient;
 use tokio::net::TcpListener;
 
-use crate::cli::ReplicaArgs;
+use crate::cli::{ReplicaArgs, Strategy};
 use crate::registration::SERVICE;
 use crate::replica::announce;
 use crate::service::app;
@@ -31,9 +31,14 @@ pub async fn prestop(
         .build()
         .map_err(|error| format!("building the coordinator: {error}"))?;
     announce(address)?;
-    let report = c
-        .serve(listener, app())
-        .await
-        .map_err(|error| format!("serving: {error}"))?;
-    report.exit()
+    let report = match args.strategy {
+        Strategy::PrestopAxum => {
+            let app = app().layer(c.layer());
+            let server = axum::serve(c.listener(listener), app)
+                .with_graceful_shutdown(c.handle().draining());
+            c.run(server).await
+        }
+        _ => c.serve(listener, app()).await,
+    };
+    report.map_err(|error| format!("serving: {error}"))?.exit()
 }

@@ -22,7 +22,7 @@ fn requests(text: &mut String, outcomes: &[Outcome]) {
     line(
         text,
         format_args!(
-            "\n{:<9} {:<13} {:>8} {:>7} {:>8} {:>6} {:>5} {:>5} {:>10} {:>8}",
+            "\n{:<12} {:<13} {:>8} {:>7} {:>8} {:>6} {:>5} {:>5} {:>10} {:>8}",
             "strategy",
             "client",
             "sent",
@@ -54,7 +54,7 @@ fn request(text: &mut String, row: &Row) {
     line(
         text,
         format_args!(
-            "{:<9} {:<13} {:>8} {:>7} {:>8} {:>6} {:>5} {:>5} {:>10} {:>8}",
+            "{:<12} {:<13} {:>8} {:>7} {:>8} {:>6} {:>5} {:>5} {:>10} {:>8}",
             row.strategy,
             row.client,
             row.sent,
@@ -92,7 +92,7 @@ fn stops(text: &mut String, outcomes: &[Outcome]) {
     line(
         text,
         format_args!(
-            "\n{:<9} {:>5}   {:<29} {:<15} {}",
+            "\n{:<12} {:>5}   {:<29} {:<15} {}",
             "strategy", "stops", "seconds each: min median max", "SIGKILL needed", "ended with"
         ),
     );
@@ -110,7 +110,7 @@ fn stops(text: &mut String, outcomes: &[Outcome]) {
         line(
             text,
             format_args!(
-                "{:<9} {:>5}   {:>16.2} {:>6.2} {:>5.2} {:<15} {}",
+                "{:<12} {:>5}   {:>16.2} {:>6.2} {:>5.2} {:<15} {}",
                 outcome.strategy.name(),
                 outcome.stops.len(),
                 seconds.min,

@@ -81,7 +81,11 @@ pub async fn rolling_update(
     let update = async {
         sleep(BEFORE).await;
         let stops = match strategy {
-            Strategy::Kill | Strategy::Exit | Strategy::Axum | Strategy::Prestop => {
+            Strategy::Kill
+            | Strategy::Exit
+            | Strategy::Axum
+            | Strategy::Prestop
+            | Strategy::PrestopAxum => {
                 replace_all(plan.replicas, around, fleet, &route, &load, &progress).await?
             }
             Strategy::None => {

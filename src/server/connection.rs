@@ -282,6 +282,13 @@ impl<IO> Transport<IO> {
     }
 }
 
+impl<IO> Transport<IO> {
+    #[cfg_attr(not(feature = "axum"), allow(dead_code))]
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        self.connection.peer
+    }
+}
+
 impl<IO> Drop for Transport<IO> {
     fn drop(&mut self) {
         self.entry = None;

@@ -86,3 +86,29 @@ impl ShutdownCoordinator {
         crate::server::for_axum(&self.handle(), listener)
     }
 }
+
+#[cfg(feature = "tonic")]
+impl ShutdownCoordinator {
+    /// The connections of this listener for tonic's own server, counted, swept, and cut at the deadline. tonic closes
+    /// HTTP/2 connections with GOAWAY in two steps when `draining()` resolves; calls on their way are served.
+    ///
+    /// ```no_run
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let orders = tonic_health::server::health_reporter().1;
+    /// use prestop::ShutdownCoordinator;
+    /// use tokio::net::TcpListener;
+    /// use tonic::transport::Server;
+    ///
+    /// let c = ShutdownCoordinator::builder().build()?;
+    /// let incoming = c.incoming(TcpListener::bind("0.0.0.0:50051").await?);
+    /// let server = Server::builder().add_service(orders);
+    /// let serving = server.serve_with_incoming_shutdown(incoming, c.handle().draining());
+    /// c.run(serving).await?.exit()
+    /// # }
+    /// ```
+    #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
+    #[must_use]
+    pub fn incoming(&self, listener: tokio::net::TcpListener) -> crate::DrainIncoming {
+        crate::DrainIncoming::new(&self.handle(), listener)
+    }
+}

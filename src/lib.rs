@@ -114,7 +114,13 @@ pub use request::{ConnectionInfo, Head};
 pub use roster::{Straggler, WorkKind};
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
-pub use server::{AxumListener, DrainListener, DrainStream};
+pub use server::AxumListener;
+#[cfg(feature = "tonic")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
+pub use server::DrainIncoming;
+#[cfg(any(feature = "axum", feature = "tonic"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "axum", feature = "tonic"))))]
+pub use server::{DrainListener, DrainStream};
 #[cfg(feature = "server")]
 #[cfg_attr(docsrs, doc(cfg(feature = "server")))]
 pub use server::{HttpService, Listener, Serve, serve};

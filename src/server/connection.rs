@@ -283,7 +283,12 @@ impl<IO> Transport<IO> {
 }
 
 impl<IO> Transport<IO> {
-    #[cfg_attr(not(feature = "axum"), allow(dead_code))]
+    #[cfg(feature = "tonic")]
+    pub(super) const fn io(&self) -> &IO {
+        &self.io
+    }
+
+    #[cfg(any(feature = "axum", feature = "tonic"))]
     pub(super) fn peer(&self) -> Option<SocketAddr> {
         self.connection.peer
     }

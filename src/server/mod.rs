@@ -4,7 +4,7 @@ mod acceptor;
 mod connection;
 mod listener;
 mod serve_connection;
-#[cfg(feature = "axum")]
+#[cfg(any(feature = "axum", feature = "tonic"))]
 mod stock;
 
 use std::fmt;
@@ -25,9 +25,13 @@ use acceptor::Acceptor;
 pub use listener::Listener;
 use serve_connection::serve_connection;
 #[cfg(feature = "axum")]
-pub(crate) use stock::for_axum;
+pub use stock::AxumListener;
+#[cfg(feature = "tonic")]
+pub use stock::DrainIncoming;
 #[cfg(feature = "axum")]
-pub use stock::{AxumListener, DrainListener, DrainStream};
+pub(crate) use stock::for_axum;
+#[cfg(any(feature = "axum", feature = "tonic"))]
+pub use stock::{DrainListener, DrainStream};
 
 /// A server under a coordinator, from [`serve`]: configure, then await it or give it to
 /// [`run`](crate::ShutdownCoordinator::run). It ends when its listener has closed; its connections hold the drain

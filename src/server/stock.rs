@@ -44,6 +44,7 @@ impl Drop for Held {
 pub struct DrainListener {
     handle: ShutdownHandle,
     acceptor: Acceptor<TcpListener>,
+    #[cfg(feature = "axum")]
     address: io::Result<SocketAddr>,
     /// Until it was swept, no server is told to drain.
     held: Option<Held>,
@@ -53,6 +54,7 @@ impl DrainListener {
     pub(crate) fn new(handle: &ShutdownHandle, listener: TcpListener) -> Self {
         Self {
             handle: handle.clone(),
+            #[cfg(feature = "axum")]
             address: listener.local_addr(),
             acceptor: Acceptor::new(handle, listener),
             held: Some(Held::new(handle, |held| &mut held.listeners)),
@@ -141,6 +143,7 @@ impl AsyncWrite for DrainStream {
     }
 }
 
+#[cfg(feature = "axum")]
 impl axum::serve::Listener for DrainListener {
     type Io = DrainStream;
     type Addr = SocketAddr;
@@ -169,9 +172,56 @@ impl axum::serve::Listener for DrainListener {
 
 /// What `coordinator.listener` returns: a listener for `axum::serve` under which `ConnectInfo<SocketAddr>` goes on
 /// working. axum implements that for its own listener types alone, and [`TapIo`](axum::serve::TapIo) is one.
+#[cfg(feature = "axum")]
 pub type AxumListener = axum::serve::TapIo<DrainListener, fn(&mut DrainStream)>;
 
+#[cfg(feature = "axum")]
 pub(crate) fn for_axum(handle: &ShutdownHandle, listener: TcpListener) -> AxumListener {
     use axum::serve::ListenerExt;
     DrainListener::new(handle, listener).tap_io(|_| {})
+}
+
+/// What `coordinator.incoming` returns: the stream of connections that tonic's `serve_with_incoming_shutdown` wants.
+/// It ends when the listener was swept and closed.
+#[cfg(feature = "tonic")]
+pub struct DrainIncoming(futures::stream::BoxStream<'static, io::Result<DrainStream>>);
+
+#[cfg(feature = "tonic")]
+impl DrainIncoming {
+    pub(crate) fn new(handle: &ShutdownHandle, listener: TcpListener) -> Self {
+        let listener = DrainListener::new(handle, listener);
+        let connections = futures::stream::unfold(listener, |mut listener| async move {
+            listener.next().await.map(|stream| (Ok(stream), listener))
+        });
+        Self(Box::pin(connections))
+    }
+}
+
+#[cfg(feature = "tonic")]
+impl futures::Stream for DrainIncoming {
+    type Item = io::Result<DrainStream>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.as_mut().poll_next(cx)
+    }
+}
+
+#[cfg(feature = "tonic")]
+impl fmt::Debug for DrainIncoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DrainIncoming").finish_non_exhaustive()
+    }
+}
+
+/// `Request::remote_addr` goes on working.
+#[cfg(feature = "tonic")]
+impl tonic::transport::server::Connected for DrainStream {
+    type ConnectInfo = tonic::transport::server::TcpConnectInfo;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        Self::ConnectInfo {
+            local_addr: self.transport.io().local_addr().ok(),
+            remote_addr: self.peer(),
+        }
+    }
 }

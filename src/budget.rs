@@ -137,19 +137,20 @@ impl Shares {
         }
         let express = total <= EXPRESS;
         let leave = clamped(15.0, 0.5, 5.0);
-        Self {
+        let mut shares = Self {
             total,
             exit_reserve: clamped(5.0, 1.0, 5.0),
             on_stopped: clamped(10.0, 0.5, 10.0),
             force_close: clamped(3.0, 0.25, 2.0),
             leave,
-            pre_stop: if express {
-                leave
-            } else {
-                (total / 3).min(Duration::from_secs(10))
-            },
+            pre_stop: leave,
             express,
+        };
+        if !express {
+            let third = (total / 3).min(Duration::from_secs(10));
+            shares.pre_stop = third.min(shares.room_before_drain());
         }
+        shares
     }
 
     /// What one `pre_stop` hook gets: its own limit, or the default; in an express stop never past the leave budget.
@@ -168,11 +169,11 @@ impl Shares {
         (self.leave / 2).min(Duration::from_millis(1500))
     }
 
-    /// What is left for a lame duck when every other part and the least drain have theirs. A default that makes
-    /// `build()` fail would be no default.
-    fn room_for_lame_duck(&self) -> Duration {
-        let others = self.exit_reserve + self.on_stopped + self.force_close + self.leave;
-        self.total.saturating_sub(others + self.least_drain())
+    /// What is left for leaving, lame duck and `pre_stop` hooks when all that comes later has its part. A default
+    /// that made `build()` fail would be no default: just above 3 s a third is more than that.
+    fn room_before_drain(&self) -> Duration {
+        let later = self.exit_reserve + self.on_stopped + self.force_close + self.least_drain();
+        self.total.saturating_sub(later)
     }
 
     /// The least the drain must have to be called one.
@@ -203,7 +204,7 @@ impl LameDuck {
             Some(length) => length,
             None if self.on_kubernetes => LAME_DUCK_ON_KUBERNETES
                 .min(shares.total / 3)
-                .min(shares.room_for_lame_duck()),
+                .min(shares.room_before_drain().saturating_sub(shares.leave)),
             None => Duration::ZERO,
         }
     }

@@ -249,6 +249,17 @@ fn child() {
                 };
                 c.run(main).await.expect("a report").exit()
             }
+            "blocking quietly" => {
+                // Nobody else is awake: no task that follows, no hook before.
+                let c = builder(2)
+                    .on_stopped("the blocker", |_| async { block() })
+                    .build()
+                    .expect("builds");
+                let h = c.handle();
+                let main = h.draining();
+                say("ready");
+                c.run(main).await.expect("a report").exit()
+            }
             "no run" => {
                 let c = builder(2).build().expect("builds");
                 say("built");
@@ -428,6 +439,22 @@ fn on_several_threads_a_hook_that_blocks_only_times_out() {
             "{}",
             ended.stderr
         );
+    }
+}
+
+/// The same when the hook is the only thing that happens: tokio lets a worker that blocks keep the task it woke last
+/// to itself, and wakes no other worker for a single task, which may leave nobody to look after the timers.
+#[test]
+fn on_several_threads_a_hook_that_blocks_does_not_take_the_timers_with_it() {
+    let mut programs: Vec<_> = (0..10)
+        .map(|_| Program::start("two blocking quietly"))
+        .collect();
+    for program in &mut programs {
+        program.says("ready");
+        program.send(Signal::TERM);
+    }
+    for program in programs {
+        program.ends_with(71);
     }
 }
 

@@ -5,7 +5,10 @@ use tokio::time::Instant;
 
 use crate::support::{Act, Actor, Log, asked, assert_near, ms, outcome, phase, plan, s, stop};
 
-const ACTS: [(Act, fn(&Outcome) -> bool, u8); 5] = [
+/// What the hook does, what its outcome must be, the exit code of a stop with it.
+type Case = (Act, fn(&Outcome) -> bool, u8);
+
+const ACTS: [Case; 5] = [
     (Act::Ok, |o| *o == Outcome::Done, 0),
     (Act::Slow(ms(700)), |o| *o == Outcome::Done, 0),
     (Act::Hang, |o| *o == Outcome::TimedOut, 71),

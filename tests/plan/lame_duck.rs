@@ -54,6 +54,7 @@ fn only_on_kubernetes_is_there_a_lame_duck_by_default() {
 }
 
 #[tokio::test(start_paused = true)]
+#[allow(clippy::print_stdout)] // how a child answers
 #[ignore = "a child of only_on_kubernetes_is_there_a_lame_duck_by_default"]
 async fn child_default_lame_duck() {
     let mut lengths = Vec::new();

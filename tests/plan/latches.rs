@@ -9,27 +9,31 @@ use crate::support::{Act, Random, SayOnPanic, assert_near, ms, plan, s, seeds};
 
 /// What was seen last, by anybody.
 #[derive(Clone, Default)]
-struct Seen(Arc<Mutex<(Option<Phase>, Option<Deadline>, Option<Reason>)>>);
+struct Seen(Arc<Mutex<Last>>);
+
+#[derive(Default)]
+struct Last {
+    phase: Option<Phase>,
+    deadline: Option<Deadline>,
+    reason: Option<Reason>,
+}
 
 impl Seen {
     fn look(&self, h: &ShutdownHandle) {
-        let mut seen = self.0.lock().expect("no panic inside");
-        let now = (Some(h.phase()), h.deadline(), h.reason());
-        assert!(
-            now.0 >= seen.0,
-            "the phase fell: {:?} to {:?}",
-            seen.0,
-            now.0
-        );
-        if let Some(before) = seen.1 {
-            let now = now.1.expect("a deadline stays");
-            assert!(
-                now <= before,
-                "the deadline moved later: {before:?} to {now:?}"
-            );
+        let mut last = self.0.lock().expect("no panic inside");
+        let now = Last {
+            phase: Some(h.phase()),
+            deadline: h.deadline(),
+            reason: h.reason(),
+        };
+        let (was, is) = (last.phase, now.phase);
+        assert!(is >= was, "the phase fell from {was:?} to {is:?}");
+        if let Some(before) = last.deadline {
+            let after = now.deadline.expect("a deadline stays");
+            assert!(after <= before, "later: {before:?}, then {after:?}");
         }
-        assert!(seen.2.is_none() || seen.2 == now.2, "the reason changed");
-        *seen = now;
+        assert!(last.reason.is_none() || last.reason == now.reason);
+        *last = now;
     }
 }
 

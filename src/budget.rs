@@ -137,19 +137,20 @@ impl Shares {
         }
         let express = total <= EXPRESS;
         let leave = clamped(15.0, 0.5, 5.0);
-        Self {
+        let mut shares = Self {
             total,
             exit_reserve: clamped(5.0, 1.0, 5.0),
             on_stopped: clamped(10.0, 0.5, 10.0),
             force_close: clamped(3.0, 0.25, 2.0),
             leave,
-            pre_stop: if express {
-                leave
-            } else {
-                (total / 3).min(Duration::from_secs(10))
-            },
+            pre_stop: leave,
             express,
+        };
+        if !express {
+            let third = (total / 3).min(Duration::from_secs(10));
+            shares.pre_stop = third.min(shares.room_before_drain());
         }
+        shares
     }
 
     /// What one `pre_stop` hook gets: its own limit, or the default; in an express stop never past the leave budget.
@@ -168,11 +169,11 @@ impl Shares {
         (self.leave / 2).min(Duration::from_millis(1500))
     }
 
-    /// What is left for a lame duck when every other part and the least drain have theirs. A default that makes
-    /// `build()` fail would be no default.
-    fn room_for_lame_duck(&self) -> Duration {
-        let others = self.exit_reserve + self.on_stopped + self.force_close + self.leave;
-        self.total.saturating_sub(others + self.least_drain())
+    /// What is left for leaving, lame duck and `pre_stop` hooks when all that comes later has its part. A default
+    /// that made `build()` fail would be no default: just above 3 s a third is more than that.
+    fn room_before_drain(&self) -> Duration {
+        let later = self.exit_reserve + self.on_stopped + self.force_close + self.least_drain();
+        self.total.saturating_sub(later)
     }
 
     /// The least the drain must have to be called one.
@@ -203,7 +204,7 @@ impl LameDuck {
             Some(length) => length,
             None if self.on_kubernetes => LAME_DUCK_ON_KUBERNETES
                 .min(shares.total / 3)
-                .min(shares.room_for_lame_duck()),
+                .min(shares.room_before_drain().saturating_sub(shares.leave)),
             None => Duration::ZERO,
         }
     }
@@ -362,9 +363,10 @@ impl Budget {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn budget(grace: u64) -> Budget {
         Budget {
@@ -503,5 +505,112 @@ mod tests {
             GracePeriod::from_secs(30).expect("thirty"),
             GracePeriod::DEFAULT
         );
+    }
+
+    const YEAR: u64 = 365 * 86_400 * 1_000;
+
+    /// From a millisecond to a year, as many short ones as long ones.
+    fn any_total() -> impl Strategy<Value = Duration> {
+        prop_oneof![1..5_000_u64, 1..600_000_u64, 1..=YEAR].prop_map(Duration::from_millis)
+    }
+
+    /// What a user may write: mostly sensible, sometimes nothing, sometimes everything there is.
+    fn any_length() -> impl Strategy<Value = Duration> {
+        prop_oneof![
+            8 => (0..120_000_u64).prop_map(Duration::from_millis),
+            1 => Just(Duration::ZERO),
+            1 => Just(Duration::MAX),
+        ]
+    }
+
+    fn any_budget() -> impl Strategy<Value = Budget> {
+        (
+            prop_oneof![1..40_u64, 1..=YEAR / 1_000],
+            prop_oneof![4 => Just(Duration::ZERO), 1 => any_length()],
+            proptest::option::of(any_length()),
+            any::<bool>(),
+            proptest::option::of(any_length()),
+            proptest::option::of(any_length()),
+        )
+            .prop_map(
+                |(grace, pre_stop_elapsed, length, on_kubernetes, hook, visibility)| Budget {
+                    grace: GracePeriod::from_secs(grace).expect("in range"),
+                    pre_stop_elapsed,
+                    lame_duck: LameDuck {
+                        length,
+                        until_quiet: None,
+                        on_kubernetes,
+                    },
+                    longest_hook: hook.map(|limit| ("hook".to_owned(), limit)),
+                    visibility: visibility.map(|length| ("registry".to_owned(), length)),
+                },
+            )
+    }
+
+    proptest! {
+        /// Rounding may cost a nanosecond per part, never more.
+        #[test]
+        fn the_parts_never_exceed_the_whole(total in any_total()) {
+            let shares = Shares::of(total);
+            let reserved = shares.exit_reserve + shares.on_stopped + shares.force_close;
+            let parts = reserved + shares.leave + shares.least_drain();
+            prop_assert!(parts <= total + Duration::from_nanos(5), "{parts:?} of {total:?}: {shares:?}");
+            let hooks = reserved + shares.pre_stop_limit(None) + shares.least_drain();
+            prop_assert!(hooks <= total + Duration::from_nanos(5), "{hooks:?} of {total:?}: {shares:?}");
+            prop_assert!(shares.leave_attempt() * 2 <= shares.leave, "a second try fits");
+        }
+
+        #[test]
+        fn no_budget_panics_and_what_fits_leaves_a_drain(budget in any_budget()) {
+            let checked = budget.check();
+            let total = budget.grace.length().saturating_sub(budget.pre_stop_elapsed);
+            let shares = Shares::of(total);
+            // By hand, not with the code under test.
+            let lame_duck = match (shares.express, budget.lame_duck.length, &budget.visibility) {
+                (true, ..) => Duration::ZERO,
+                (_, set, seen) => set
+                    .unwrap_or_default()
+                    .max(seen.as_ref().map_or(Duration::ZERO, |(_, length)| *length)),
+            };
+            let hook = shares.pre_stop_limit(budget.longest_hook.as_ref().map(|(_, limit)| *limit));
+            let before = hook.max(shares.leave.saturating_add(lame_duck));
+            let reserved = shares.exit_reserve + shares.on_stopped + shares.force_close;
+            let drain = total.saturating_sub(reserved).saturating_sub(before);
+            match checked {
+                Ok(()) => prop_assert!(
+                    !total.is_zero() && drain + Duration::from_nanos(10) >= total / 10,
+                    "{drain:?} of {total:?}"
+                ),
+                Err(error) => prop_assert!(error.is_budget() && error.to_string().contains("10 %")),
+            }
+        }
+
+        /// Nothing but a grace period: whatever it is, the defaults fit, on Kubernetes and elsewhere.
+        #[test]
+        fn the_defaults_fit_into_any_grace_period(seconds in 1..=YEAR / 1_000, on_kubernetes in any::<bool>()) {
+            let mut defaults = budget(seconds);
+            defaults.lame_duck.on_kubernetes = on_kubernetes;
+            prop_assert!(defaults.check().is_ok());
+        }
+
+        #[test]
+        fn advice_that_is_given_is_true(budget in any_budget()) {
+            if let Err(error) = budget.check()
+                && let Some((_, after)) = error.to_string().split_once("to at least ")
+            {
+                let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+                let seconds = digits.parse().expect("a number");
+                if let Ok(grace) = GracePeriod::from_secs(seconds) {
+                    prop_assert!(Budget { grace, ..budget }.check().is_ok(), "{seconds}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn small_grace_periods_one_by_one_fit_with_nothing_but_defaults() {
+        for seconds in 1..=120 {
+            budget(seconds).check().expect("the defaults fit");
+        }
     }
 }

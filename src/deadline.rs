@@ -98,7 +98,7 @@ impl fmt::Display for Deadline {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

@@ -397,4 +397,41 @@ mod loom_tests {
             block_on(in_flight.idle_after_close());
         });
     }
+
+    /// T2 for the forced closing: whoever leaves last, whenever, wakes the waiter.
+    #[test]
+    fn the_waiter_of_a_forced_closing_always_wakes() {
+        explore(|| {
+            let in_flight = Arc::new(InFlight::with_shards(2));
+            let leaving: Vec<_> = (0..2)
+                .map(|shard| {
+                    let guard = in_flight.enter_on(shard).expect("open");
+                    thread::spawn(move || drop(guard))
+                })
+                .collect();
+            in_flight.close();
+            block_on(in_flight.idle_after_close());
+            assert_eq!(in_flight.count(), 0);
+            for thread in leaving {
+                thread.join().expect("no panic");
+            }
+        });
+    }
+
+    /// `run` may be dropped, which closes, while the engine tries to close on another thread and gives up.
+    #[test]
+    fn a_forced_closing_is_not_undone_by_a_failed_try() {
+        explore(|| {
+            let in_flight = Arc::new(InFlight::with_shards(2));
+            let guard = in_flight.enter_on(1).expect("open");
+            let engine = {
+                let in_flight = in_flight.clone();
+                thread::spawn(move || in_flight.close_if_idle())
+            };
+            in_flight.close();
+            engine.join().expect("no panic");
+            assert!(in_flight.enter_on(0).is_err() && in_flight.enter_on(1).is_err());
+            drop(guard);
+        });
+    }
 }

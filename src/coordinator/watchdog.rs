@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use futures::future::{Either, select};
+use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::error::{Error, Kind};
@@ -34,6 +35,7 @@ impl Watchdog {
             state: Arc::downgrade(state),
             disarmed: disarmed.clone(),
             woken,
+            runtime: Handle::current(),
         };
         std::thread::Builder::new()
             .name("prestop-watchdog".into())
@@ -51,6 +53,7 @@ struct Watch {
     state: Weak<State>,
     disarmed: CancellationToken,
     woken: mpsc::Receiver<()>,
+    runtime: Handle,
 }
 
 impl Watch {
@@ -63,7 +66,14 @@ impl Watch {
         if let Either::Right(_) = block_on(select(begun, disarmed)) {
             return;
         }
+        let mut nudge = self.runtime.spawn(async {});
         while let Some(state) = self.state.upgrade() {
+            // Of several workers one looks after the timers. When it wakes for a task that then blocks it, tokio
+            // wakes no other in its place, and the plan's timers stand still though there are threads to spare. A
+            // task from outside wakes one, and that one takes them over.
+            if nudge.is_finished() {
+                nudge = self.runtime.spawn(async {});
+            }
             let Some(stop) = state.signal().stop else {
                 return;
             };
@@ -86,11 +96,12 @@ fn slack(stop: &Stop) -> Duration {
 }
 
 fn bite(report: &ShutdownReport) -> ! {
+    const FORCED: u8 = ShutdownReport::FORCED;
     // A closed standard error must not keep the process from ending.
     let _ = writeln!(
         std::io::stderr(),
         "prestop: the deadline has passed and the runtime does not get on (is a hook or a handler blocking its \
-         thread?); the watchdog ends the process\n{report}"
+         thread?); the watchdog ends the process with exit code {FORCED}. So far it was:\n{report}"
     );
-    std::process::exit(i32::from(ShutdownReport::FORCED))
+    std::process::exit(i32::from(FORCED))
 }

@@ -1,5 +1,6 @@
 //! The own accept loop: HTTP/1 and HTTP/2 (h2c) over hyper, drained without losing a request.
 
+mod body;
 mod connection;
 mod listener;
 mod serve_connection;

@@ -105,24 +105,76 @@ pub trait Ticket: Unpin {
     fn answered(&mut self);
 }
 
+/// Sees when the last frame of an answer's body was handed over. The body's own end does not say it: a server asks
+/// for no frame after trailers, and for none once `Content-Length` is reached.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    /// Bytes still to come, where that is known.
+    left: Option<u64>,
+    over: bool,
+}
+
+impl Ending {
+    /// `empty` for answers whose body is never asked for: to HEAD, 204, 304.
+    pub(crate) fn of<B: Body>(response: &http::Response<B>, empty: bool) -> Self {
+        let length = response.headers().get(http::header::CONTENT_LENGTH);
+        let left = match length.and_then(|length| length.to_str().ok()?.parse().ok()) {
+            Some(length) => Some(length),
+            None => response.body().size_hint().exact(),
+        };
+        Self {
+            left,
+            // A server does not poll a body that says it has ended.
+            over: empty || left == Some(0) || response.body().is_end_stream(),
+        }
+    }
+
+    pub(crate) const fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// Takes note of what the body gave; whether the answer is whole now.
+    pub(crate) fn saw<D: bytes::Buf, E>(
+        &mut self,
+        frame: &Option<Result<Frame<D>, E>>,
+        is_end_stream: bool,
+    ) -> bool {
+        self.over |= match frame {
+            // Short of its length, the server breaks it off.
+            None => self.left.is_none_or(|left| left == 0),
+            Some(Err(_)) => false,
+            Some(Ok(frame)) => {
+                if let (Some(left), Some(data)) = (&mut self.left, frame.data_ref()) {
+                    *left = left.saturating_sub(data.remaining() as u64);
+                }
+                is_end_stream || frame.is_trailers() || self.left == Some(0)
+            }
+        };
+        self.over
+    }
+}
+
 pin_project! {
     /// A response body that keeps its request in flight until it has ended or is dropped.
     #[derive(Debug)]
     pub struct TrackedBody<B, T> {
         #[pin]
         body: B,
+        ending: Ending,
         ticket: T,
     }
 }
 
 impl<B: Body, T: Ticket> TrackedBody<B, T> {
-    /// `empty` for answers whose body is never asked for: to HEAD, 204, 304.
-    pub(crate) fn new(body: B, mut ticket: T, empty: bool) -> Self {
-        // A server does not poll a body that says it has ended.
-        if empty || body.is_end_stream() {
+    pub(crate) fn new(body: B, ending: Ending, mut ticket: T) -> Self {
+        if ending.is_over() {
             ticket.answered();
         }
-        Self { body, ticket }
+        Self {
+            body,
+            ending,
+            ticket,
+        }
     }
 }
 
@@ -136,10 +188,8 @@ impl<B: Body, T: Ticket> Body for TrackedBody<B, T> {
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let mut this = self.project();
         let frame = ready!(this.body.as_mut().poll_frame(cx));
-        match &frame {
-            None => this.ticket.answered(),
-            Some(Ok(_)) if this.body.is_end_stream() => this.ticket.answered(),
-            Some(_) => {}
+        if this.ending.saw(&frame, this.body.is_end_stream()) {
+            this.ticket.answered();
         }
         Poll::Ready(frame)
     }

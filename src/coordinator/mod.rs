@@ -199,10 +199,12 @@ impl ShutdownCoordinator {
             hooks,
             memberships,
             companions: _companions,
-            watchdog: _watchdog,
+            watchdog,
         } = self;
         let main = main.into_future();
         let _end = EndOnDrop(handle.state().clone());
+        // Disarmed before the end is told: a run that is dropped ends at once, and its process goes on.
+        let _watchdog = watchdog;
         let guard = handle.enter(Arc::new(MainWork(Instant::now())));
         let sequence = Sequence::new(handle.clone(), Hooks::new(hooks), memberships);
         // A task of its own: a main future that blocks its thread must not block the plan.

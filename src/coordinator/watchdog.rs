@@ -63,7 +63,8 @@ impl Watch {
     fn run(&self) {
         let begun = std::pin::pin!(self.begun.cancelled());
         let disarmed = std::pin::pin!(self.disarmed.cancelled());
-        if let Either::Right(_) = block_on(select(begun, disarmed)) {
+        // Both may be ready, then disarmed counts.
+        if let Either::Left(_) = block_on(select(disarmed, begun)) {
             return;
         }
         let mut nudge = self.runtime.spawn(async {});
@@ -78,7 +79,7 @@ impl Watch {
                 return;
             };
             let left = (stop.deadline + slack(&stop)).remaining();
-            if left.is_zero() {
+            if left.is_zero() && !self.disarmed.is_cancelled() {
                 bite(&state.report());
             }
             drop(state);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
 use http::{Request, Response, StatusCode, Version};
@@ -14,9 +14,11 @@ use tower::{Layer, Service};
 
 use crate::handle::{Guard, ShutdownHandle};
 use crate::request::{
-    ConnectionInfo, Exempt, Head, Ticket, TrackedBody, has_no_body, is_asked_to_leave, say_close,
+    ConnectionInfo, Ending, Exempt, Head, Ticket, TrackedBody, has_no_body, is_asked_to_leave,
+    say_close,
 };
 use crate::roster::{Straggler, Work, WorkKind};
+use crate::sync::lock;
 
 /// Counts requests in flight, from their head to the end of their response body, and asks HTTP/1 clients to leave
 /// from the lame duck on (`Connection: close`).
@@ -100,7 +102,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<A>) -> Self::Future {
+    fn call(&mut self, mut request: Request<A>) -> Self::Future {
         let head = Head::of(&request);
         let exempt = self
             .layer
@@ -110,16 +112,27 @@ where
         let no_body = request.method() == http::Method::HEAD;
         let version = request.version();
         let handle = &self.layer.handle;
-        let ticket = match request.extensions().get::<ConnectionInfo>() {
-            Some(counted) => {
+        let extensions = request.extensions();
+        let ticket = match (extensions.get::<ConnectionInfo>(), extensions.get::<Held>()) {
+            (Some(by_serve), _) => {
                 if exempt {
-                    counted.exempt();
+                    by_serve.exempt();
                 }
                 Some(LayerTicket::counted_elsewhere())
             }
-            None if exempt => Some(LayerTicket::counted_elsewhere()),
-            None => LayerTicket::count(handle, head.route()),
+            (None, Some(by_outer_layer)) => {
+                if exempt {
+                    by_outer_layer.release();
+                }
+                Some(LayerTicket::counted_elsewhere())
+            }
+            (None, None) if exempt => Some(LayerTicket::counted_elsewhere()),
+            (None, None) => LayerTicket::count(handle, head.route()),
         };
+        if let Some(Counted { held, .. }) = ticket.as_ref().and_then(|t| t.counted.as_ref()) {
+            let held = held.clone();
+            request.extensions_mut().insert(held);
+        }
         let Some(ticket) = ticket else {
             handle.state().tally.refused();
             return DrainFuture {
@@ -186,14 +199,14 @@ where
                     say_close(*version, response.headers_mut());
                 }
                 let empty = *no_body || has_no_body(&http::Method::GET, response.status());
-                response.map(|body| TrackedBody::new(body, ticket, empty))
+                let ending = Ending::of(&response, empty);
+                response.map(|body| TrackedBody::new(body, ending, ticket))
             }
             FutureStateProj::Refused { version } => {
-                let mut response = Response::new(TrackedBody::new(
-                    B::default(),
-                    LayerTicket::counted_elsewhere(),
-                    true,
-                ));
+                let response = Response::new(B::default());
+                let ending = Ending::of(&response, true);
+                let ticket = LayerTicket::counted_elsewhere();
+                let mut response = response.map(|body| TrackedBody::new(body, ending, ticket));
                 *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
                 let headers = response.headers_mut();
                 headers.insert(
@@ -216,8 +229,20 @@ pub struct LayerTicket {
 
 #[derive(Debug)]
 struct Counted {
-    _guard: Guard,
+    held: Held,
     handle: ShutdownHandle,
+}
+
+/// What holds the drain open for a request, and its mark for layers further in: they count nothing twice, and may
+/// know that it is exempt. A copy that outlives the request holds nothing.
+#[derive(Clone, Debug)]
+struct Held(Arc<Mutex<Option<Guard>>>);
+
+impl Held {
+    fn release(&self) {
+        let guard = lock(&self.0).take();
+        drop(guard);
+    }
 }
 
 impl LayerTicket {
@@ -238,7 +263,7 @@ impl LayerTicket {
         handle.state().tally.started();
         Some(Self {
             counted: Some(Counted {
-                _guard: guard,
+                held: Held(Arc::new(Mutex::new(Some(guard)))),
                 handle: handle.clone(),
             }),
             answered: false,
@@ -261,10 +286,11 @@ impl Ticket for LayerTicket {
 
 impl Drop for LayerTicket {
     fn drop(&mut self) {
-        if let Some(counted) = &self.counted
-            && self.answered
-        {
-            counted.handle.state().tally.finished();
+        if let Some(counted) = &self.counted {
+            if self.answered {
+                counted.handle.state().tally.finished();
+            }
+            counted.held.release();
         }
     }
 }

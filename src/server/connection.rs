@@ -15,7 +15,8 @@ use tokio::time::Instant;
 
 use crate::handle::ShutdownHandle;
 use crate::in_flight::{Closed, InFlightGuard};
-use crate::request::{Countable, Head, Ticket};
+use crate::phase::Phase;
+use crate::request::{Countable, Head};
 use crate::roster::{Entry, Straggler, Work, WorkKind};
 use crate::sync::lock;
 
@@ -42,18 +43,23 @@ pub(super) struct Connection {
 
 struct Inner {
     requests: Slab<Active>,
-    /// None before the first request.
+    /// None before the first request, or the preface of HTTP/2.
     version: Option<Version>,
     /// Bytes received up to here belong to requests that were seen whole, so that more bytes are a new head.
     seen: u64,
-    /// Since when there is no request.
+    /// Since when there is no request; later, when bytes came since: of a head its first ones, of HTTP/2 the last.
     idle_since: Instant,
-    /// The route of the request that was upgraded.
-    upgraded: Option<String>,
-    /// Holds the drain open. None while all that the connection was used for is exempt.
+    /// The request that was upgraded.
+    upgraded: Option<Active>,
+    /// A request ended here that was not exempt: the next one may be on its way.
+    used: bool,
+    /// The transport is gone; a handler of HTTP/2 may take notice later.
+    closed: bool,
+    /// Holds the drain open. None while all that the connection was used for is exempt, or all that it does now.
     guard: Option<InFlightGuard>,
 }
 
+#[derive(Clone)]
 struct Active {
     route: String,
     since: Instant,
@@ -98,6 +104,8 @@ impl Connection {
                 seen: 0,
                 idle_since: now,
                 upgraded: None,
+                used: false,
+                closed: false,
                 guard: Some(guard),
             }),
         }))
@@ -122,9 +130,11 @@ impl Connection {
     pub(super) fn activity(&self) -> Activity {
         let received = self.received();
         let inner = lock(&self.inner);
-        if !inner.requests.is_empty() {
+        let is_http2 = inner.version == Some(Version::HTTP_2);
+        // Tunnels of HTTP/2 cannot be seen: hyper knows when the last one has ended.
+        if !inner.requests.is_empty() || (is_http2 && inner.upgraded.is_some()) {
             Activity::Busy
-        } else if received > inner.seen && inner.version != Some(Version::HTTP_2) {
+        } else if received > inner.seen && !is_http2 {
             Activity::PartialHead(inner.idle_since)
         } else {
             Activity::Idle(inner.idle_since)
@@ -149,38 +159,60 @@ impl Connection {
         RequestTicket {
             connection: self.clone(),
             key,
-            answered: false,
+            ended: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
         }
     }
 
-    /// The drain is held open by connections that were not used for exempt work alone. Taken up again it may be too
-    /// late: then the drain is over, and the connection is about to be cut.
+    /// The drain is held open by connections that were not used for exempt work alone, but not by exempt work. Taken
+    /// up again it may be too late: then the drain is over, and the connection is about to be cut.
     fn hold_for(&self, inner: &mut Inner) {
-        let exempt = !inner.requests.is_empty() && inner.requests.iter().all(|(_, r)| r.exempt);
-        if exempt {
+        let mut work = inner.requests.iter().map(|(_, r)| r).chain(&inner.upgraded);
+        let (busy, exempt) = (work.clone().next().is_some(), work.all(|r| r.exempt));
+        if busy && exempt {
             inner.guard = None;
-        } else if inner.guard.is_none() && !inner.requests.is_empty() {
+        } else if inner.guard.is_none() && (busy || inner.used) && !inner.closed {
             inner.guard = self.handle.state().in_flight.enter().ok();
+        }
+    }
+
+    /// Bytes have come.
+    fn heard(&self, bytes: u64, is_http2: bool) {
+        let before = self.received.fetch_add(bytes, Ordering::Relaxed);
+        let mut inner = lock(&self.inner);
+        if is_http2 {
+            inner.version = Some(Version::HTTP_2);
+        }
+        if inner.requests.is_empty() {
+            if before == inner.seen || inner.version == Some(Version::HTTP_2) {
+                inner.idle_since = Instant::now();
+            }
+            self.epoch.fetch_add(1, Ordering::Release);
         }
     }
 
     /// The protocol is left: from here on the transport is the user's.
     pub(super) fn upgraded(&self, key: usize) {
         let mut inner = lock(&self.inner);
-        inner.upgraded = inner.requests.get(key).map(|r| r.route.clone());
+        inner.upgraded = inner.requests.get(key).cloned();
     }
 
     fn request_ended(&self, key: usize) {
         let received = self.received();
         let mut inner = lock(&self.inner);
-        inner.requests.try_remove(key);
-        if inner.requests.is_empty() {
+        inner.used |= inner.requests.try_remove(key).is_some_and(|r| !r.exempt);
+        let is_idle = inner.requests.is_empty();
+        if is_idle {
             inner.idle_since = Instant::now();
             inner.seen = received;
         }
         self.hold_for(&mut inner);
         drop(inner);
         self.epoch.fetch_add(1, Ordering::Release);
+        // On HTTP/2 the last stream may have ended in a task of its own, and the connection's must see it.
+        if is_idle && self.handle.state().phase() >= Phase::LameDuck {
+            self.reader.wake();
+        }
     }
 
     fn is_cut(&self) -> io::Result<()> {
@@ -224,8 +256,10 @@ impl Work for Connection {
         for (_, request) in inner.requests.iter().filter(|(_, r)| !r.exempt) {
             add(WorkKind::Request, &request.route, request.since);
         }
-        if let Some(route) = &inner.upgraded {
-            add(WorkKind::Upgrade, route, self.since);
+        if let Some(upgraded) = &inner.upgraded {
+            if !upgraded.exempt {
+                add(WorkKind::Upgrade, &upgraded.route, upgraded.since);
+            }
         } else if inner.requests.is_empty() && inner.guard.is_some() {
             add(WorkKind::Connection, "", self.since);
         }
@@ -240,22 +274,29 @@ impl Work for Connection {
     }
 }
 
-/// Held by the response body of one request.
+/// Held by the response body of one request, and by its frames until they are sent.
 pub(super) struct RequestTicket {
     pub(super) connection: Arc<Connection>,
     pub(super) key: usize,
-    answered: bool,
+    ended: AtomicBool,
+    lost: AtomicBool,
 }
 
-impl Ticket for RequestTicket {
-    fn answered(&mut self) {
-        self.answered = true;
+impl RequestTicket {
+    /// The last frame of the answer was handed over.
+    pub(super) fn ended(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// A part of the answer was dropped before it was sent.
+    pub(super) fn lost(&self) {
+        self.lost.store(true, Ordering::Relaxed);
     }
 }
 
 impl Drop for RequestTicket {
     fn drop(&mut self) {
-        if self.answered {
+        if *self.ended.get_mut() && !*self.lost.get_mut() {
             self.connection.handle.state().tally.finished();
         }
         self.connection.request_ended(self.key);
@@ -267,9 +308,14 @@ impl Drop for RequestTicket {
 pub(super) struct Transport<IO> {
     io: IO,
     connection: Arc<Connection>,
+    /// How many bytes the client began with are the preface of HTTP/2; `None` once it is known.
+    preface: Option<usize>,
     /// Out of the roster before the count falls.
     entry: Option<Entry>,
 }
+
+/// How a client begins that knows that it speaks HTTP/2 (RFC 9113, 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl<IO> Transport<IO> {
     pub(super) fn new(io: IO, connection: Arc<Connection>) -> Self {
@@ -277,8 +323,21 @@ impl<IO> Transport<IO> {
         Self {
             io,
             connection,
+            preface: Some(0),
             entry: Some(entry),
         }
+    }
+
+    /// Whether these bytes complete the preface of HTTP/2.
+    fn is_preface(&mut self, bytes: &[u8]) -> bool {
+        let Some(seen) = self.preface else {
+            return false;
+        };
+        let n = bytes.len().min(PREFACE.len() - seen);
+        let goes_on = bytes[..n] == PREFACE[seen..seen + n];
+        let whole = goes_on && seen + n == PREFACE.len();
+        self.preface = (goes_on && !whole).then_some(seen + n);
+        whole
     }
 }
 
@@ -297,7 +356,10 @@ impl<IO> Transport<IO> {
 impl<IO> Drop for Transport<IO> {
     fn drop(&mut self) {
         self.entry = None;
-        let guard = lock(&self.connection.inner).guard.take();
+        let mut inner = lock(&self.connection.inner);
+        inner.closed = true;
+        let guard = inner.guard.take();
+        drop(inner);
         drop(guard);
     }
 }
@@ -314,13 +376,8 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Transport<IO> {
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
         let read = buf.filled().len() - before;
         if read > 0 {
-            let connection = &self.connection;
-            if lock(&connection.inner).requests.is_empty() {
-                connection.epoch.fetch_add(1, Ordering::Release);
-            }
-            connection
-                .received
-                .fetch_add(read as u64, Ordering::Relaxed);
+            let is_http2 = self.is_preface(&buf.filled()[before..]);
+            self.connection.heard(read as u64, is_http2);
         }
         polled
     }

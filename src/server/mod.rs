@@ -1,6 +1,7 @@
 //! The own accept loop: HTTP/1 and HTTP/2 (h2c) over hyper, drained without losing a request.
 
 mod acceptor;
+mod body;
 mod connection;
 mod listener;
 mod serve_connection;

@@ -19,11 +19,12 @@ use tower::util::Oneshot;
 use crate::handle::ShutdownHandle;
 use crate::phase::Phase;
 use crate::request::{
-    ConnectionInfo, Exempt, Head, TrackedBody, has_no_body, is_asked_to_leave, say_close,
+    ConnectionInfo, Ending, Exempt, Head, has_no_body, is_asked_to_leave, say_close,
 };
 use crate::state::Signal;
 
 use super::HttpService;
+use super::body::ServedBody;
 use super::connection::{Activity, Connection, RequestTicket, Transport};
 
 /// How long a head may take to arrive in the drain once its first byte has: longer than any honest client needs,
@@ -54,8 +55,7 @@ pub(super) async fn serve_connection<IO, S>(
 
     let mut signal = handle.state().subscribe();
     let mut epoch = connection.epoch();
-    // Once told: the bytes received until then.
-    let mut told = None;
+    let mut told = false;
     loop {
         let now = *signal.borrow_and_update();
         if now.cut {
@@ -64,7 +64,7 @@ pub(super) async fn serve_connection<IO, S>(
         }
         let at = match next_step(&now, &connection, told, handle.state().settings.linger) {
             Next::Tell => {
-                told = Some(connection.received());
+                told = true;
                 protocol.as_mut().graceful_shutdown();
                 continue;
             }
@@ -72,8 +72,9 @@ pub(super) async fn serve_connection<IO, S>(
             Next::At(at) => Some(at),
             Next::Wait => None,
         };
-        // In the drain a request that begins or ends moves the moment to close; before, nobody asks.
-        let watch_requests = now.phase >= Phase::Draining;
+        // A request that begins or ends moves the moment to close, and a new connection turns out to be HTTP/2;
+        // before the lame duck nobody asks.
+        let watch_requests = now.phase >= Phase::LameDuck;
         let ended = std::future::poll_fn(|cx| {
             if let Poll::Ready(ended) = protocol.as_mut().poll(cx) {
                 return Poll::Ready(Some(ended));
@@ -112,25 +113,20 @@ enum Next {
 }
 
 /// When a connection may be told to finish, or be closed, without losing a request that is on its way.
-fn next_step(
-    signal: &Signal,
-    connection: &Connection,
-    told: Option<u64>,
-    linger: Duration,
-) -> Next {
+fn next_step(signal: &Signal, connection: &Connection, told: bool, linger: Duration) -> Next {
     let now = Instant::now();
     let when = |at: Instant, then: Next| if at <= now { then } else { Next::At(at) };
     match (signal.phase, signal.lame_duck, signal.draining_since) {
         (Phase::Starting | Phase::Ready | Phase::PreStop, ..) => Next::Wait,
         // HTTP/1 clients are told by a header on their next answer; only HTTP/2 has a word for it by itself.
-        (Phase::LameDuck, Some((from, length)), _) if connection.is_http2() && told.is_none() => {
+        (Phase::LameDuck, Some((from, length)), _) if connection.is_http2() && !told => {
             when(from + (length / 2).mul_f64(connection.share), Next::Tell)
         }
         (Phase::LameDuck, ..) => Next::Wait,
         (Phase::Draining | Phase::Stopping | Phase::Stopped, _, since) => {
             let drain = since.unwrap_or(now);
             if connection.is_http2() {
-                http2_step(connection, told, drain + linger, when)
+                http2_step(connection, told, drain, linger, when)
             } else {
                 http1_step(connection, told, drain, linger, when)
             }
@@ -140,23 +136,20 @@ fn next_step(
 
 /// GOAWAY in two steps keeps a round trip open for requests on their way, so it is said at once. hyper then ends the
 /// connection by itself when the client has acknowledged and its streams are done. A client that is gone never
-/// acknowledges (T4): without streams, without a byte from it, with nothing left to send, it is closed after the
-/// linger.
+/// acknowledges (T4): without streams, with nothing left to send, it is closed once nothing came for the linger.
 fn http2_step(
     connection: &Connection,
-    told: Option<u64>,
-    linger: Instant,
+    told: bool,
+    drain: Instant,
+    linger: Duration,
     when: impl Fn(Instant, Next) -> Next,
 ) -> Next {
-    match (told, connection.activity()) {
-        (None, _) => Next::Tell,
-        (Some(_), Activity::Busy) => Next::Wait,
-        (Some(received), Activity::Idle(_) | Activity::PartialHead(_)) => {
-            if connection.received() == received && !connection.has_backlog() {
-                when(linger, Next::Close)
-            } else {
-                Next::Wait
-            }
+    match connection.activity() {
+        _ if !told => Next::Tell,
+        Activity::Busy => Next::Wait,
+        Activity::Idle(_) | Activity::PartialHead(_) if connection.has_backlog() => Next::Wait,
+        Activity::Idle(since) | Activity::PartialHead(since) => {
+            when(since.max(drain) + linger, Next::Close)
         }
     }
 }
@@ -165,14 +158,14 @@ fn http2_step(
 /// request may already be on its way, and that one's answer says `Connection: close`.
 fn http1_step(
     connection: &Connection,
-    told: Option<u64>,
+    told: bool,
     drain: Instant,
     linger: Duration,
     when: impl Fn(Instant, Next) -> Next,
 ) -> Next {
     match connection.activity() {
         // Told while it was idle: it is closing, and whatever it still has to send goes first.
-        _ if told.is_some() => Next::Wait,
+        _ if told => Next::Wait,
         Activity::Busy => Next::Wait,
         Activity::Idle(since) => when(since.max(drain) + linger, Next::Tell),
         // hyper would close over the head (hyper#3792): it gets its time, then the connection is dropped.
@@ -189,7 +182,7 @@ struct Counting<S> {
 }
 
 impl<S: HttpService> hyper::service::Service<Request<Incoming>> for Counting<S> {
-    type Response = Response<TrackedBody<S::ResponseBody, RequestTicket>>;
+    type Response = Response<ServedBody<S::ResponseBody>>;
     type Error = S::Error;
     type Future = Answer<Oneshot<S, Request<Incoming>>>;
 
@@ -236,7 +229,7 @@ where
     F: Future<Output = Result<Response<B>, E>>,
     B: Body,
 {
-    type Output = Result<Response<TrackedBody<B, RequestTicket>>, E>;
+    type Output = Result<Response<ServedBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -247,16 +240,16 @@ where
             .expect("a future is not polled after it was ready");
         let status = response.status();
         let connect = *this.method == http::Method::CONNECT && status.is_success();
-        if *this.version <= Version::HTTP_11
-            && (status == StatusCode::SWITCHING_PROTOCOLS || connect)
-        {
+        let switch = *this.version <= Version::HTTP_11 && status == StatusCode::SWITCHING_PROTOCOLS;
+        if connect || switch {
             ticket.connection.upgraded(ticket.key);
         } else if is_asked_to_leave(this.handle.state(), ticket.connection.share) {
             say_close(*this.version, response.headers_mut());
         }
         let empty = has_no_body(this.method, status);
+        let ending = Ending::of(&response, empty);
         Poll::Ready(Ok(
-            response.map(|body| TrackedBody::new(body, ticket, empty))
+            response.map(|body| ServedBody::new(body, ending, ticket))
         ))
     }
 }

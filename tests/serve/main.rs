@@ -1,0 +1,14 @@
+//! The own accept loop, over real sockets.
+#![cfg(all(feature = "axum", not(loom)))]
+// What may panic in a test may in its helpers.
+#![allow(clippy::unwrap_used, unreachable_pub)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cut;
+mod exempt;
+mod http1;
+mod http2;
+mod listener;
+mod raw_http2;

@@ -336,7 +336,7 @@ async fn answers_without_a_body_count_as_finished() {
 #[tokio::test]
 async fn a_stream_of_known_length_counts_as_finished() {
     let file = async || {
-        let parts = ["0123", "456789"].map(|s| Ok::<_, std::io::Error>(s));
+        let parts = ["0123", "456789"].map(Ok::<_, std::io::Error>);
         let body = Body::from_stream(futures::stream::iter(parts));
         ([("content-length", "10")], body)
     };

@@ -547,7 +547,17 @@ mod tests {
             )
     }
 
+    /// Under miri each takes seconds, and it cannot write down what failed.
+    fn cases() -> ProptestConfig {
+        ProptestConfig {
+            cases: if cfg!(miri) { 2 } else { 128 },
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        }
+    }
+
     proptest! {
+        #![proptest_config(cases())]
         /// Rounding may cost a nanosecond per part, never more.
         #[test]
         fn the_parts_never_exceed_the_whole(total in any_total()) {

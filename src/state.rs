@@ -337,7 +337,17 @@ mod tests {
         [stop.leave_by, stop.drain_by, stop.force_by, stop.deadline]
     }
 
+    /// Under miri each takes seconds, and it cannot write down what failed.
+    fn cases() -> ProptestConfig {
+        ProptestConfig {
+            cases: if cfg!(miri) { 2 } else { 128 },
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        }
+    }
+
     proptest! {
+        #![proptest_config(cases())]
         /// S1, for every step and not only the last, after any number of changes.
         #[test]
         fn no_trigger_moves_any_step_later(

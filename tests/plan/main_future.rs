@@ -171,7 +171,9 @@ async fn dropping_the_run_in_any_phase_cuts_everything() {
         }
         assert_eq!(h.phase(), Phase::Stopped, "{expected}");
         assert_eq!(h.guard("late").err(), Some(Closed), "{expected}");
-        assert!(h.token(Phase::Stopped).is_cancelled());
+        for phase in Phase::ALL {
+            assert!(h.token(phase).is_cancelled(), "{phase} was passed");
+        }
         h.wait_for(Phase::Stopped).await;
         match job.await {
             Ok(()) => assert_eq!(expected, Phase::Stopping),

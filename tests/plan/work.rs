@@ -56,6 +56,29 @@ async fn work_is_admitted_until_the_drain_ends_and_refused_from_then_on() {
     assert_eq!(h.guard("after").err(), Some(Closed));
 }
 
+/// S13: the drain's time is up, also while what was cut is still there.
+#[tokio::test(start_paused = true)]
+async fn work_is_refused_from_the_moment_at_which_stragglers_are_cut() {
+    let c = plan(30).build().expect("builds");
+    let h = c.handle();
+    let _stuck = h.guard("stuck").expect("open");
+    h.trigger(asked());
+    let asks = tokio::spawn({
+        let h = h.clone();
+        async move {
+            tokio::time::sleep(ms(24_599)).await;
+            drop(h.guard("in time").expect("open"));
+            tokio::time::sleep(ms(2)).await;
+            assert_eq!(h.phase(), Phase::Draining);
+            assert_eq!(h.guard("late").err(), Some(Closed));
+            assert!(h.spawn("late", async {}).is_err());
+        }
+    });
+    let report = c.run(h.draining()).await.expect("a report");
+    asks.await.expect("no panic");
+    assert_eq!(report.stragglers.len(), 1, "{report}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_task_that_does_not_end_is_named_with_its_line_and_aborted() {
     let c = plan(30).build().expect("builds");

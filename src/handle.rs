@@ -63,8 +63,9 @@ impl ShutdownHandle {
         self.state.hurry(Haste::EndLameDuck);
     }
 
-    /// Ends the drain now: what is in flight is cut, `on_stopped` hooks still run. Without effect before the
-    /// stop was triggered, when it makes that stop a hasty one.
+    /// Ends the drain now: what is in flight is cut, 50 ms after the drain began at the earliest; `pre_stop` hooks are
+    /// dropped. What is reserved still happens: registries are left (for at most the leave budget), `on_stopped` hooks
+    /// run. Called before the trigger, it makes that stop a hasty one.
     pub fn force(&self) {
         self.state.hurry(Haste::Force);
     }
@@ -146,7 +147,6 @@ impl ShutdownHandle {
     }
 
     /// The report as far as it is known now. The last one is what `serve` and `run` return.
-    #[must_use]
     pub fn report(&self) -> ShutdownReport {
         self.state.report()
     }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::budget::GracePeriod;
+use crate::phase::Phase;
 use crate::reason::Reason;
-use crate::roster::Straggler;
+use crate::roster::{Straggler, WorkKind};
 use crate::timeline::{PhaseTime, Timeline};
 
 /// When a hook runs.
@@ -47,6 +48,8 @@ pub enum Outcome {
     Panicked(String),
     /// It was still running when its time was up, and was dropped.
     TimedOut,
+    /// It was cut short because the stop began: an `on_started` hook that nobody waits for any more.
+    Cancelled,
     /// It was not run, and why.
     Skipped(String),
     /// It was still running when this report was made.
@@ -57,7 +60,7 @@ impl Outcome {
     /// Whether nothing went wrong.
     #[must_use]
     pub const fn is_good(&self) -> bool {
-        matches!(self, Self::Done | Self::Skipped(_))
+        matches!(self, Self::Done | Self::Cancelled | Self::Skipped(_))
     }
 }
 
@@ -68,6 +71,7 @@ impl fmt::Display for Outcome {
             Self::Failed(why) => write!(f, "FAILED: {why}"),
             Self::Panicked(why) => write!(f, "PANICKED: {why}"),
             Self::TimedOut => f.write_str("TIMED OUT"),
+            Self::Cancelled => f.write_str("cut short by the stop"),
             Self::Skipped(why) => write!(f, "skipped: {why}"),
             Self::Unfinished => f.write_str("STILL RUNNING"),
         }
@@ -170,6 +174,8 @@ pub struct Requests {
     pub finished_while_stopping: u64,
     /// In flight at the end of the drain, and cut.
     pub cut: u64,
+    /// Ended without a whole answer, not by the stop: the client went away, the handler panicked, its body failed.
+    pub abandoned: u64,
     /// Answered 503 because they came after the drain.
     pub refused: u64,
 }
@@ -177,10 +183,13 @@ pub struct Requests {
 /// What a stop did, and how long each part took.
 ///
 /// `Display` writes it as a table; with the feature `serde` it serialises, lengths in milliseconds.
+#[must_use = "`.exit()` ends the process with its exit code and says what went wrong; dropped, it is silent"]
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ShutdownReport {
+    /// Whether the stop is over. False in what [`ShutdownHandle::report`](crate::ShutdownHandle::report) gives before.
+    pub complete: bool,
     /// What began the stop.
     pub reason: Reason,
     /// The grace period it was planned with.
@@ -207,7 +216,7 @@ pub struct ShutdownReport {
     pub main: Outcome,
     /// What became of the requests.
     pub requests: Requests,
-    /// What was in flight when the drain's time was up, and was cut; oldest first.
+    /// What was in flight when the drain's time was up, and was cut; oldest first. Before the end: what is in flight.
     pub stragglers: Vec<Straggler>,
 }
 
@@ -221,10 +230,13 @@ impl ShutdownReport {
     /// Exit code: stragglers were cut.
     pub const FORCED: u8 = 72;
 
-    /// The exit code: 0 clean, 70 start failed, 71 degraded, 72 forced.
+    /// The exit code: 0 clean, 70 start failed, 71 degraded, 72 forced. A stop that is not over is forced by who exits
+    /// now.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
-        if matches!(self.reason, Reason::StartFailed(_)) {
+        if !self.complete {
+            Self::FORCED
+        } else if matches!(self.reason, Reason::StartFailed(_)) {
             Self::START_FAILED
         } else if !self.stragglers.is_empty() {
             Self::FORCED
@@ -267,6 +279,9 @@ impl ShutdownReport {
     }
 
     fn verdict(&self) -> &'static str {
+        if !self.complete {
+            return "NOT OVER";
+        }
         match self.exit_code() {
             Self::CLEAN => "clean",
             Self::START_FAILED => "START FAILED",
@@ -281,14 +296,21 @@ impl fmt::Display for ShutdownReport {
         let s = |d: Duration| format!("{:.3} s", d.as_secs_f64());
         write!(
             f,
-            "stopped in {} of {} s ({}): {}, exit code {}",
+            "{} {} of {} s ({}): {}",
+            if self.complete {
+                "stopped in"
+            } else {
+                "stopping for"
+            },
             s(self.total),
             self.grace.as_secs_f64(),
             self.reason,
             self.verdict(),
-            self.exit_code()
         )?;
-        write!(f, "\n  {:<12}{:>12}{:>12}", "phase", "planned", "used")?;
+        if self.complete {
+            write!(f, ", exit code {}", self.exit_code())?;
+        }
+        write!(f, "\n  {:<12}{:>12}{:>12}", "phase", "at most", "used")?;
         for p in &self.phases {
             write!(
                 f,
@@ -334,11 +356,12 @@ impl fmt::Display for ShutdownReport {
         let r = &self.requests;
         write!(
             f,
-            "\n  requests: {} finished ({} while stopping), {} cut, {} refused",
-            r.finished, r.finished_while_stopping, r.cut, r.refused
+            "\n  requests: {} finished ({} while stopping), {} cut, {} refused, {} abandoned by client or handler",
+            r.finished, r.finished_while_stopping, r.cut, r.refused, r.abandoned
         )?;
         for straggler in &self.stragglers {
-            write!(f, "\n  cut: {straggler}")?;
+            let what = if self.complete { "cut" } else { "in flight" };
+            write!(f, "\n  {what}: {straggler}")?;
         }
         Ok(())
     }
@@ -410,8 +433,15 @@ impl Draft {
     pub(crate) fn report(&self, grace: GracePeriod, tally: (u64, u64, u64)) -> ShutdownReport {
         let now = Instant::now();
         let (phases, total) = self.timeline.stop(now);
-        let (_, finished, refused) = tally;
+        let (started, finished, refused) = tally;
+        let complete = self.timeline.began(Phase::Stopped).is_some();
+        let cut_by_kind = |kinds: &[WorkKind]| {
+            let cut = self.stragglers.iter().filter(|s| kinds.contains(&s.kind));
+            u64::try_from(cut.count()).unwrap_or(u64::MAX)
+        };
+        let unanswered = started.saturating_sub(finished);
         ShutdownReport {
+            complete,
             reason: self
                 .reason
                 .clone()
@@ -426,20 +456,19 @@ impl Draft {
             requests: Requests {
                 finished,
                 finished_while_stopping: finished.saturating_sub(self.finished_before),
-                cut: cut_requests(&self.stragglers),
+                // The answer to an upgrade was finished; what was cut is the socket.
+                cut: cut_by_kind(&[WorkKind::Request, WorkKind::Upgrade]),
+                // Before the end they may just be in flight.
+                abandoned: if complete {
+                    unanswered.saturating_sub(cut_by_kind(&[WorkKind::Request]))
+                } else {
+                    0
+                },
                 refused,
             },
             stragglers: self.stragglers.clone(),
         }
     }
-}
-
-fn cut_requests(stragglers: &[Straggler]) -> u64 {
-    use crate::roster::WorkKind;
-    let cut = stragglers
-        .iter()
-        .filter(|s| matches!(s.kind, WorkKind::Request | WorkKind::Upgrade));
-    u64::try_from(cut.count()).unwrap_or(u64::MAX)
 }
 
 impl HookDraft {

@@ -317,7 +317,11 @@ impl State {
 
     pub(crate) fn report(&self) -> ShutdownReport {
         let grace = self.budget().grace;
-        self.draft(|draft| draft.report(grace, self.tally.sums()))
+        let mut report = self.draft(|draft| draft.report(grace, self.tally.sums()));
+        if !report.complete && report.stragglers.is_empty() {
+            report.stragglers = self.roster.stragglers();
+        }
+        report
     }
 }
 

@@ -13,7 +13,8 @@ use crate::phase::Phase;
 pub struct PhaseTime {
     /// Which phase.
     pub phase: Phase,
-    /// The most it was meant to take, as planned when it began.
+    /// The most it was meant to take when it began: `Draining` all that is not reserved for later, `Stopping` all that
+    /// is left, so they do not add up. `LameDuck` lasts longer while `pre_stop` hooks run.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "planned_ms", serialize_with = "millis")

@@ -1,5 +1,6 @@
 //! `DrainLayer` where nothing else counts: stock `axum::serve`, and any tower service.
 #![cfg(all(feature = "axum", not(loom)))]
+#![allow(unused_must_use, reason = "not every test looks at the report")]
 // What may panic in a test may in its helpers.
 #![allow(clippy::unwrap_used)]
 

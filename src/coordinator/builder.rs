@@ -173,7 +173,9 @@ impl ShutdownCoordinatorBuilder {
         self
     }
 
-    /// Checks that everything fits, installs the signal handlers, starts the watchdog's thread.
+    /// Checks that everything fits, installs the signal handlers, starts the watchdog's thread. That thread also reads
+    /// the signals, in a small runtime of its own: SIGTERM is heard, and the deadline kept, while the service blocks
+    /// every thread it has.
     ///
     /// # Errors
     ///
@@ -181,10 +183,6 @@ impl ShutdownCoordinatorBuilder {
     /// - [`Error::is_budget`]: the drain would get less than 10 % of the grace period; the message is the arithmetic.
     /// - [`Error::is_runtime`]: called outside of a tokio runtime.
     /// - [`Error::is_signal`]: a handler could not be installed. As PID 1 SIGTERM would be dropped silently (S10).
-    ///
-    /// # Panics
-    ///
-    /// With signals, in a runtime that was built without `enable_io` (tokio panics there).
     pub fn build(self) -> Result<ShutdownCoordinator, Error> {
         let mut budget = Budget {
             grace: match self.grace {
@@ -208,18 +206,19 @@ impl ShutdownCoordinatorBuilder {
                 "there is no tokio runtime: build the coordinator inside one, first thing in #[tokio::main]",
             )));
         }
-        #[cfg(feature = "signal")]
-        let caught = self.signals.map(Signals::install).transpose()?;
-
         let state = Arc::new(State::new(budget, self.settings));
-        let watchdog = Watchdog::start(&state)?;
         let handle = ShutdownHandle::new(state);
-        let mut companions = Vec::new();
         #[cfg(feature = "signal")]
-        if let Some(caught) = caught {
-            let task = super::signals::follow(handle.clone(), caught);
-            companions.push(AbortOnDropHandle::new(tokio::spawn(task)));
-        }
+        let watchdog = {
+            let (signals, followed) = (self.signals, handle.clone());
+            Watchdog::start(&handle, move || {
+                let caught = signals.map(Signals::install).transpose()?;
+                Ok(super::signals::follow(followed, caught))
+            })?
+        };
+        #[cfg(not(feature = "signal"))]
+        let watchdog = Watchdog::start(&handle, || Ok(std::future::pending()))?;
+        let mut companions = Vec::new();
         for companion in self.companions {
             companions.push(AbortOnDropHandle::new(tokio::spawn(companion(
                 handle.clone(),

@@ -66,11 +66,21 @@ pub(super) async fn run_hook(
                 Err(_) => Outcome::Failed("its task was aborted: the runtime is shutting down".into()),
             },
         },
-        () = until(state, |signal| Some(by(signal))) => Outcome::TimedOut,
+        () = until(state, |signal| Some(by(signal))) => {
+            if stage == Stage::OnStarted && state.phase().is_stopping() {
+                Outcome::Cancelled
+            } else {
+                Outcome::TimedOut
+            }
+        }
     };
     match &outcome {
-        Outcome::Done => tracing::debug!(hook = hook.name(), %stage, "hook done"),
-        bad => tracing::error!(hook = hook.name(), %stage, outcome = %bad, "hook"),
+        Outcome::Done | Outcome::Cancelled => {
+            tracing::debug!(hook = hook.name(), %stage, %outcome, "hook");
+        }
+        bad => {
+            tracing::error!(hook = hook.name(), %stage, outcome = %bad, "hook");
+        }
     }
     state.draft(|draft| draft.hook_ended(key, outcome.clone()));
     outcome

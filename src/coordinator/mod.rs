@@ -59,7 +59,7 @@ pub struct ShutdownCoordinator {
     handle: ShutdownHandle,
     hooks: Vec<Hook>,
     memberships: Vec<Membership>,
-    /// Tasks that live until `Stopped`: the signals, the probe listener.
+    /// Tasks that live until `Stopped`: the probe listener.
     companions: Vec<AbortOnDropHandle<()>>,
     watchdog: Watchdog,
 }

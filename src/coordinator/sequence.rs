@@ -23,6 +23,9 @@ const ON_STARTED: Duration = Duration::from_secs(60);
 /// How often a drain that lasts says what it waits for.
 const SAY_EVERY: Duration = Duration::from_secs(5);
 
+/// What a forced stop leaves to those who only wait for the word that the drain has begun.
+const HEARD: Duration = Duration::from_millis(50);
+
 /// The engine: everything that happens, from the first hook to the report.
 pub(super) struct Sequence {
     handle: ShutdownHandle,
@@ -73,7 +76,7 @@ impl Sequence {
         self.drain().await;
         self.on_stopped().await;
         self.state().raise(Phase::Stopped);
-        tracing::info!("{}", self.state().report());
+        self.say_the_end();
     }
 
     /// The clock as it stands now: a later trigger may have tightened it.
@@ -99,8 +102,8 @@ impl Sequence {
             let limit = hook.limit(Stage::OnStarted).unwrap_or(ON_STARTED);
             match run_hook(&self.handle, &hook, Stage::OnStarted, limit, begun).await {
                 Outcome::Done => self.hooks.started[index] = true,
-                // Cut short by a trigger: that trigger has its own reason.
-                Outcome::TimedOut if self.state().phase().is_stopping() => {}
+                // By a trigger, which has its own reason.
+                Outcome::Cancelled => {}
                 bad => {
                     self.handle.trigger(Reason::StartFailed(format!(
                         "on_started hook {:?}: {bad}",
@@ -222,9 +225,12 @@ impl Sequence {
         state.draft(|draft| draft.timeline.plan(Phase::Draining, planned));
         state.raise(Phase::Draining);
 
-        let time_is_up = |signal: &Signal| match (signal.stop, signal.haste) {
+        let begun = Instant::now();
+        let time_is_up = move |signal: &Signal| match (signal.stop, signal.haste) {
             (Some(stop), Haste::None | Haste::EndLameDuck) => Some(stop.drain_by.instant()),
-            _ => Some(Instant::now()),
+            // Time to hear of the drain: who leaves at once is no straggler.
+            (Some(stop), Haste::Force) => Some(stop.drain_by.instant().min(begun + HEARD)),
+            (None, _) => Some(begun),
         };
         tokio::select! {
             biased;
@@ -253,6 +259,23 @@ impl Sequence {
                 left = state.in_flight.count(),
                 "cut, but not gone: a thread is blocked, or a guard is held"
             ),
+        }
+    }
+
+    fn say_the_end(&self) {
+        let report = self.state().report();
+        let (exit_code, seconds) = (report.exit_code(), report.total.as_secs_f64());
+        let (finished, cut) = (report.requests.finished, report.stragglers.len());
+        if report.is_clean() {
+            tracing::info!(seconds, exit_code, finished, cut, "stopped");
+        } else {
+            tracing::error!(
+                seconds,
+                exit_code,
+                finished,
+                cut,
+                "stopped, but not cleanly"
+            );
         }
     }
 

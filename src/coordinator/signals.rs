@@ -11,7 +11,10 @@ const INTERRUPTED: i32 = 130;
 
 /// SIGTERM never escalates, however often it comes: the kubelet sends it after a preStop hook has begun the stop.
 /// SIGINT is somebody at a keyboard: each one makes more haste.
-pub(super) async fn follow(handle: ShutdownHandle, mut caught: Caught) {
+pub(super) async fn follow(handle: ShutdownHandle, caught: Option<Caught>) {
+    let Some(mut caught) = caught else {
+        return std::future::pending().await;
+    };
     let mut impatience = 0;
     loop {
         match caught.next().await {
@@ -43,7 +46,7 @@ fn exit(handle: &ShutdownHandle, name: &str) -> ! {
     // A closed standard error must not keep the process from ending.
     let _ = writeln!(
         std::io::stderr(),
-        "prestop: {name} for the third time, exit at once\n{}",
+        "prestop: {name} for the third time, exit at once with code {INTERRUPTED}. So far it was:\n{}",
         handle.report()
     );
     std::process::exit(INTERRUPTED)

@@ -137,7 +137,7 @@ async fn a_hook_is_told_when_it_is_dropped() {
         .pre_stop(HookName::new("d").within(s(3)), told(&log))
         .on_stopped("e", told(&log))
         .on_stopped(HookName::new("f").within(ms(100)), told(&log));
-    stop(c.build().expect("builds")).await;
+    let _ = stop(c.build().expect("builds")).await;
     assert_eq!(
         log.lines(),
         [
@@ -165,7 +165,7 @@ async fn a_hook_that_hangs_is_dropped() {
         let _held = held;
         std::future::pending::<()>().await;
     });
-    stop(c.build().expect("builds")).await;
+    let _ = stop(c.build().expect("builds")).await;
     assert_near(log.when("dropped"), s(1 + 10), "at its limit");
 }
 

@@ -144,16 +144,22 @@ async fn force_cuts_hooks_and_work_in_any_phase_but_not_what_is_reserved() {
         }
         let report = stop(c).await;
         let at = at.unwrap_or_default();
-        assert_near(report.total, at + s(1), &format!("{at:?}\n{report}"));
+        // 50 ms for the word that the drain has begun, which the main future waits for; the hook held it back until 10 s.
+        let heard = if at < s(10) { ms(50) } else { ms(0) };
+        assert_near(
+            report.total,
+            at + heard + s(1),
+            &format!("{at:?}\n{report}"),
+        );
         assert_eq!(outcome(&report, "stuck", Stage::PreStop), Outcome::TimedOut);
         assert_eq!(outcome(&report, "flush", Stage::OnStopped), Outcome::Done);
         assert_eq!(log.count("deregister"), 1, "left all the same");
-        // The main future may be one, too: it had no time to see the drain begin.
-        let cut = report
-            .stragglers
-            .iter()
-            .filter(|s| s.kind == WorkKind::Task);
-        assert_eq!(cut.count(), 1, "{report}");
+        let cut: Vec<_> = report.stragglers.iter().map(|s| s.kind).collect();
+        assert_eq!(
+            cut,
+            [WorkKind::Task],
+            "who leaves when the drain begins is no straggler: {report}"
+        );
         assert_eq!(report.exit_code(), 72);
     }
 }

@@ -250,7 +250,7 @@ async fn a_main_future_that_ends_during_the_start_cuts_the_start() {
     assert_near(begun.elapsed(), s(1), "at once");
     assert_eq!(
         outcome(&report, "slow", Stage::OnStarted),
-        Outcome::TimedOut
+        Outcome::Cancelled
     );
     assert_eq!(report.exit_code(), 71, "{report}");
 }

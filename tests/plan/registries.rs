@@ -279,7 +279,7 @@ async fn at_no_offset_does_a_heartbeat_outlive_the_start_of_its_deregistration()
 async fn no_heartbeat_begins_after_the_stop_did() {
     let log = Log::new();
     let fake = Fake::new("fake", &log).beats(s(5), s(15));
-    left(30, std::slice::from_ref(&fake), s(10)).await;
+    let _ = left(30, std::slice::from_ref(&fake), s(10)).await;
     let lines = log.lines();
     let leaving = lines.iter().position(|l| l == "deregister").expect("left");
     assert_eq!(log.count("beat"), 2, "at 0 and 5 s, not at 10 s: {lines:?}");

@@ -1,5 +1,6 @@
 //! The own accept loop, over real sockets.
 #![cfg(all(feature = "axum", not(loom)))]
+#![allow(unused_must_use, reason = "not every test looks at the report")]
 // What may panic in a test may in its helpers.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 

@@ -21,7 +21,7 @@ use super::listener::{Listener, back_off};
 /// at once, tokio's reactor within a millisecond or two.
 const SWEPT: Duration = Duration::from_millis(20);
 
-/// The sweep is bounded: while clients go on connecting, it would never end.
+/// The sweep is bounded: where new handshakes cannot be turned away, it would never end while clients go on connecting.
 const SWEEP: Duration = Duration::from_millis(250);
 
 /// A listener under a coordinator: holds the drain open until its accept queue was swept and it is closed (S4).
@@ -68,6 +68,7 @@ impl<L: Listener> Acceptor<L> {
                 None => tokio::select! {
                     biased;
                     () = &mut self.draining => {
+                        listener.turn_away();
                         self.sweep_by = Some(Instant::now() + SWEEP);
                         continue;
                     }
@@ -108,7 +109,9 @@ impl<L: Listener> Acceptor<L> {
                     None => tracing::debug!(%error, "a client gave up before it was accepted"),
                     Some(wait) => {
                         tracing::error!(listener = %self, %error, ?wait, "accept failed");
-                        tokio::time::sleep(wait).await;
+                        // In the sweep: often enough for a connection that ends to make room.
+                        let sweeps = self.sweep_by.is_some();
+                        tokio::time::sleep(if sweeps { SWEPT / 4 } else { wait }).await;
                     }
                 }
                 None

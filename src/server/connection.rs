@@ -1,17 +1,18 @@
 //! [`Connection`]: what is known of one accepted connection, and the transport that knows when it is cut.
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures::task::AtomicWaker;
 use http::Version;
 use slab::Slab;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 
 use crate::handle::ShutdownHandle;
 use crate::in_flight::{Closed, InFlightGuard};
@@ -53,8 +54,10 @@ struct Inner {
     upgraded: Option<Active>,
     /// A request ended here that was not exempt: the next one may be on its way.
     used: bool,
-    /// The transport is gone; a handler of HTTP/2 may take notice later.
+    /// The transport is gone. Handlers of HTTP/2 are tasks of their own and may take notice later.
     closed: bool,
+    /// Its place in the roster.
+    entry: Option<Entry>,
     /// Holds the drain open. None while all that the connection was used for is exempt, or all that it does now.
     guard: Option<InFlightGuard>,
 }
@@ -106,6 +109,7 @@ impl Connection {
                 upgraded: None,
                 used: false,
                 closed: false,
+                entry: None,
                 guard: Some(guard),
             }),
         }))
@@ -207,7 +211,9 @@ impl Connection {
             inner.seen = received;
         }
         self.hold_for(&mut inner);
+        let over = over(&mut inner);
         drop(inner);
+        drop(over);
         self.epoch.fetch_add(1, Ordering::Release);
         // On HTTP/2 the last stream may have ended in a task of its own, and the connection's must see it.
         if is_idle && self.handle.state().phase() >= Phase::LameDuck {
@@ -225,6 +231,12 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// What goes when both the transport and the last handler are gone; out of the roster before the count falls.
+fn over(inner: &mut Inner) -> Option<(Option<Entry>, Option<InFlightGuard>)> {
+    let over = inner.closed && inner.requests.is_empty();
+    over.then(|| (inner.entry.take(), inner.guard.take()))
 }
 
 impl Countable for Connection {
@@ -310,8 +322,8 @@ pub(super) struct Transport<IO> {
     connection: Arc<Connection>,
     /// How many bytes the client began with are the preface of HTTP/2; `None` once it is known.
     preface: Option<usize>,
-    /// Out of the roster before the count falls.
-    entry: Option<Entry>,
+    /// When it closes whatever the client does, once it is shut down.
+    closes: Option<Pin<Box<Sleep>>>,
 }
 
 /// How a client begins that knows that it speaks HTTP/2 (RFC 9113, 3.4).
@@ -320,11 +332,12 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 impl<IO> Transport<IO> {
     pub(super) fn new(io: IO, connection: Arc<Connection>) -> Self {
         let entry = connection.handle.state().roster.enter(connection.clone());
+        lock(&connection.inner).entry = Some(entry);
         Self {
             io,
             connection,
             preface: Some(0),
-            entry: Some(entry),
+            closes: None,
         }
     }
 
@@ -355,12 +368,11 @@ impl<IO> Transport<IO> {
 
 impl<IO> Drop for Transport<IO> {
     fn drop(&mut self) {
-        self.entry = None;
         let mut inner = lock(&self.connection.inner);
         inner.closed = true;
-        let guard = inner.guard.take();
+        let over = over(&mut inner);
         drop(inner);
-        drop(guard);
+        drop(over);
     }
 }
 
@@ -404,7 +416,7 @@ impl<IO: AsyncWrite + Unpin> Transport<IO> {
     }
 }
 
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Transport<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Transport<IO> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -436,11 +448,32 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Transport<IO> {
     }
 
     /// Closing is what a cut wants: it never fails for that.
+    ///
+    /// A client of HTTP/2 that is told to go may still be sending. To close over bytes that were not read resets the
+    /// connection, and takes answers with it that are on their way: so it is heard out until it closes, too, for
+    /// the linger at most.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.connection.writer.register(cx.waker());
         if self.connection.is_cut().is_err() {
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
+        if !self.connection.is_http2() || self.connection.handle.phase() < Phase::LameDuck {
+            return Poll::Ready(Ok(()));
+        }
+        let this = &mut *self;
+        let linger = this.connection.handle.state().settings.linger;
+        let closes = this.closes.get_or_insert_with(|| Box::pin(sleep(linger)));
+        if closes.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut scratch = [0; 1024];
+        loop {
+            let mut unread = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut this.io).poll_read(cx, &mut unread)) {
+                Ok(()) if !unread.filled().is_empty() => {}
+                _ => return Poll::Ready(Ok(())),
+            }
+        }
     }
 }

@@ -19,6 +19,10 @@ pub trait Listener: private::Sealed + Send + Sync + Sized + 'static {
     fn accept_one(&self)
     -> impl Future<Output = io::Result<(Self::Io, Option<SocketAddr>)>> + Send;
 
+    /// Lets no new handshake begin, where the system can do that; those that have begun go on.
+    #[doc(hidden)]
+    fn turn_away(&self) {}
+
     /// Where it is bound, for messages.
     #[doc(hidden)]
     fn describe(&self) -> String;
@@ -33,6 +37,24 @@ impl Listener for TcpListener {
         // refuses the option; its first read tells the same.
         let _ = io.set_nodelay(true);
         Ok((io, Some(peer)))
+    }
+
+    /// A filter on the socket drops SYN packets: a client sends its SYN again a second later, and meets a closed port.
+    /// To shut the socket down, or to shorten its backlog, would reset what is queued.
+    #[cfg(target_os = "linux")]
+    fn turn_away(&self) {
+        use socket2::SockFilter;
+        // Flags are byte 13 of the TCP header. 0x02 is SYN, 0x10 ACK.
+        let program = [
+            SockFilter::new(0x30, 0, 0, 13),       // load byte 13
+            SockFilter::new(0x54, 0, 0, 0x12),     // and 0x12
+            SockFilter::new(0x15, 0, 1, 0x02),     // SYN without ACK?
+            SockFilter::new(0x06, 0, 0, 0),        // drop
+            SockFilter::new(0x06, 0, 0, u32::MAX), // keep
+        ];
+        if let Err(error) = socket2::SockRef::from(self).attach_filter(&program) {
+            tracing::debug!(%error, "new handshakes cannot be turned away");
+        }
     }
 
     fn describe(&self) -> String {

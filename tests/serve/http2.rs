@@ -284,6 +284,37 @@ async fn an_answer_behind_a_closed_window_is_not_cut() {
     server.clean().await;
 }
 
+/// The answer is in the kernel's hands and the client still sends: closed now, the connection would be reset, and the
+/// answer be gone.
+#[tokio::test]
+async fn an_answer_on_its_way_survives_a_client_that_goes_on_sending() {
+    const LENGTH: usize = 60_000;
+    // What h2 says in the PING that goes with its GOAWAY.
+    const PONG: [u8; 8] = [0x0b, 0x7b, 0xa2, 0xf0, 0x8b, 0x9b, 0xfe, 0x54];
+    let app = Router::new().route("/mid", get(async || vec![b'x'; LENGTH]));
+    let server = Server::start(builder().build().unwrap(), app).await;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let io = socket.connect(server.addr).await.unwrap();
+    let mut client = Http2::over(io, 65_535).await;
+    client.get(1, "/mid").await;
+    until("the answer to be sent", || {
+        server.h.report().requests.finished == 1
+    })
+    .await;
+    server.stop_to(Phase::Draining).await;
+    client.send(PING, 1, 0, &PONG).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    for stream in [3, 5] {
+        client.get(stream, "/mid").await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(client.answer(1, false).await.1.len(), LENGTH);
+    client.drain().await;
+    drop(client);
+    server.clean().await;
+}
+
 /// S3: the answer was produced, the client has not taken it.
 #[tokio::test]
 async fn an_answer_behind_a_closed_window_is_a_straggler_with_its_route() {

@@ -1,8 +1,8 @@
 //! The own accept loop, over real sockets.
 #![cfg(all(feature = "axum", not(loom)))]
 #![allow(unused_must_use, reason = "not every test looks at the report")]
-// What may panic in a test may in its helpers.
-#![allow(clippy::unwrap_used, unreachable_pub)]
+// What may panic in a test may in its helpers; seeds are printed.
+#![allow(clippy::unwrap_used, clippy::print_stdout, unreachable_pub)]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -13,3 +13,4 @@ mod http1;
 mod http2;
 mod listener;
 mod raw_http2;
+mod stress;

@@ -50,6 +50,10 @@ pub struct Http2 {
 impl Http2 {
     pub async fn preface(addr: SocketAddr) -> Self {
         let io = within("connect", TcpStream::connect(addr)).await.unwrap();
+        Self::begin(io).await
+    }
+
+    async fn begin(io: TcpStream) -> Self {
         let mut client = Self {
             io,
             buf: Vec::new(),
@@ -60,7 +64,12 @@ impl Http2 {
 
     /// Preface and SETTINGS, both ways. With this window for each stream.
     pub async fn with_window(addr: SocketAddr, window: u32) -> Self {
-        let mut client = Self::preface(addr).await;
+        let io = within("connect", TcpStream::connect(addr)).await.unwrap();
+        Self::over(io, window).await
+    }
+
+    pub async fn over(io: TcpStream, window: u32) -> Self {
+        let mut client = Self::begin(io).await;
         let mut settings = vec![0, 4];
         settings.extend(window.to_be_bytes());
         client.send(SETTINGS, 0, 0, &settings).await;

@@ -32,6 +32,8 @@
 //! # Ways in
 //!
 //! - One server: [`ShutdownCoordinator::serve`].
+//! - Stock servers: `c.listener` for `axum::serve` (feature `axum`), `c.incoming` for tonic (feature `tonic`), and
+//!   [`DrainLayer`].
 //! - Several servers, stock servers, work without HTTP: [`ShutdownCoordinator::run`] with [`serve`](serve()),
 //!   [`DrainLayer`], [`ShutdownHandle::draining`], [`ShutdownHandle::spawn`], [`ShutdownHandle::guard`].
 //! - What happens when, and why: [`_docs::design`].
@@ -39,18 +41,19 @@
 //!
 //! What each way promises:
 //!
-//! | | own loop (`serve`) | stock server + layer + `draining()` |
-//! |---|---|---|
-//! | requests counted until their body ends, in the report | yes | yes |
-//! | `Connection: close` on HTTP/1 in the lame duck | each client at its moment | a growing share of answers |
-//! | GOAWAY on HTTP/2 in the lame duck | yes | when the drain begins |
-//! | accept queue swept, idle connections linger | yes | no |
-//! | upgraded sockets counted, everything cut at the deadline | yes | only what the future given to `run` owns |
+//! | | own loop (`serve`) | `axum::serve` on `c.listener` | tonic on `c.incoming` | any server, layer alone |
+//! |---|---|---|---|---|
+//! | connections counted, accept queue swept, all cut at the deadline, upgrades too | yes | yes | yes | no |
+//! | requests counted until their body ends, with their route in the report | yes | yes (layer) | - | yes |
+//! | `Connection: close` on HTTP/1 in the lame duck | each client at its moment | a growing share of answers (layer) | - | a growing share of answers |
+//! | GOAWAY on HTTP/2 | a growing share in the lame duck | when `draining()` resolves | the same | the same |
+//! | idle connections linger | yes | yes: `draining()` is held back | the same | no |
+//! | gRPC: `grpc-timeout`, interceptors | tower services only | - | yes | - |
 //!
 //! # Cargo features
 //!
 //! Default: `signal`, `server` (with `middleware`), `probe`. Opt-in: `axum` (`ConnectInfo` on the own loop, the probes
-//! as a `Router`), `memory` (the embedded registry), `serde` (the report as JSON). A feature adds API and never changes
+//! as a `Router`, `c.listener`), `tonic` (`c.incoming`), `memory` (the embedded registry), `serde` (the report as JSON). A feature adds API and never changes
 //! behaviour.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Without the default features some of what the prose links to is not there.

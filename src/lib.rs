@@ -24,8 +24,13 @@
 //!         .probe_listener(TcpListener::bind("0.0.0.0:9090").await?) // /livez /readyz /startupz
 //!         .on_stopped("flush telemetry", |_| async { /* the last thing that runs */ })
 //!         .build()?; // SIGTERM is caught from here on
-//!     let app = Router::new().route("/", get(|| async { "hello\n" }));
+//!     let app = Router::new().route("/", get(hello));
 //!     c.serve(TcpListener::bind("0.0.0.0:8080").await?, app).await?.exit()
+//! }
+//!
+//! async fn hello() -> &'static str {
+//!     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+//!     "hello\n"
 //! }
 //! ```
 //!

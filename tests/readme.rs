@@ -34,6 +34,30 @@ fn every_block_is_of_a_kind_that_something_checks() {
 }
 
 #[test]
+fn the_program_is_short_and_the_one_of_the_crate_docs() {
+    let program = blocks("rust,no_run")[0];
+    assert!(program.lines().count() <= 20, "{program}");
+    let docs: String = include_str!("../src/lib.rs")
+        .lines()
+        .skip_while(|line| *line != "//! ```no_run")
+        .skip(1)
+        .take_while(|line| *line != "//! ```")
+        .map(|line| {
+            line.trim_start_matches("//!")
+                .trim_start_matches(' ')
+                .to_owned()
+                + "\n"
+        })
+        .collect();
+    let flat = |text: &str| {
+        text.lines()
+            .map(|l| l.trim_start().to_owned() + "\n")
+            .collect::<String>()
+    };
+    assert_eq!(flat(program), flat(&docs));
+}
+
+#[test]
 fn ci_runs_the_two_commands() {
     let ci = include_str!("../.ci/run");
     let commands = blocks("sh");

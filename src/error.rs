@@ -29,8 +29,10 @@ pub(crate) enum Kind {
     Signal(&'static str),
     /// What was added, and the reason of the stop that had begun.
     TooLate { what: String, reason: String },
-    /// The thread of the watchdog could not be started.
-    Watchdog,
+    /// Which thread could not be started.
+    Thread(&'static str),
+    /// The message of a panic of our own.
+    Engine(String),
 }
 
 impl Error {
@@ -92,7 +94,11 @@ impl fmt::Display for Error {
             Kind::Budget(arithmetic) => f.write_str(arithmetic),
             Kind::Runtime(what) => f.write_str(what),
             Kind::Signal(name) => write!(f, "the handler for {name} could not be installed"),
-            Kind::Watchdog => f.write_str("the watchdog's thread could not be started"),
+            Kind::Thread(name) => write!(f, "the {name} thread could not be started"),
+            Kind::Engine(panic) => write!(
+                f,
+                "the plan of the stop panicked, which is a bug in prestop: {panic}"
+            ),
             Kind::TooLate { what, reason } => write!(
                 f,
                 "{what:?} was added after the stop had begun ({reason}): it would never run"

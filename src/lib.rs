@@ -73,6 +73,7 @@ mod budget;
 mod coordinator;
 mod deadline;
 mod error;
+mod exit;
 mod facade;
 mod handle;
 mod hook;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::budget::GracePeriod;
+use crate::exit::exit;
 use crate::phase::Phase;
 use crate::reason::Reason;
 use crate::roster::{Straggler, WorkKind};
@@ -270,12 +271,8 @@ impl ShutdownReport {
     /// Unlike returning from `main`, this does not wait for `spawn_blocking` work (which cannot be aborted).
     pub fn exit(self) -> ! {
         let code = self.exit_code();
-        if code != Self::CLEAN {
-            use std::io::Write;
-            // A closed standard error must not keep the process from ending.
-            let _ = writeln!(std::io::stderr(), "{self}");
-        }
-        std::process::exit(i32::from(code))
+        let words = (code != Self::CLEAN).then(|| self.to_string());
+        exit(i32::from(code), words)
     }
 
     fn verdict(&self) -> &'static str {

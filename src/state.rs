@@ -33,6 +33,8 @@ pub(crate) enum Haste {
 /// The clock of a stop that has begun.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stop {
+    /// When it began.
+    began: Instant,
     /// When SIGKILL is due.
     kill: Instant,
     /// When registries must have been left.
@@ -58,6 +60,7 @@ impl Stop {
         let drain_by = force_by.earlier_by(shares.force_close);
         let leave_by = (Deadline::at(now) + shares.leave).min(drain_by);
         Self {
+            began: now,
             kill: kill.instant(),
             leave_by,
             lame_duck_by: if shares.express {
@@ -72,11 +75,19 @@ impl Stop {
         }
     }
 
+    /// From the beginning to the deadline.
+    pub(crate) fn length(&self) -> Duration {
+        self.deadline
+            .instant()
+            .saturating_duration_since(self.began)
+    }
+
     /// The stop with a SIGKILL that may be earlier, its time split anew. Nothing ever moves later: the split of a
     /// short rest reserves less, so each step keeps the earlier of its two instants (S7).
     fn tightened(self, now: Instant, total: Duration) -> Option<Self> {
         let other = Self::new(now, total);
         (other.kill < self.kill).then(|| Self {
+            began: self.began,
             kill: other.kill,
             leave_by: other.leave_by.min(self.leave_by),
             lame_duck_by: other.lame_duck_by.min(self.lame_duck_by),

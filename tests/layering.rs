@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[(&str, &[&str])] = &[
     (
         "ground",
-        &["phase", "reason", "deadline", "error", "sync", "random"],
+        &[
+            "phase", "reason", "deadline", "error", "sync", "random", "exit",
+        ],
     ),
     ("parts", &["budget", "in_flight", "timeline", "signal"]),
     // Both spread by the thread numbers of `in_flight`.

@@ -19,6 +19,8 @@ use crate::signal::Signals;
 use crate::state::State;
 
 use super::registration::Membership;
+#[cfg(feature = "signal")]
+use super::signals::SignalThread;
 use super::watchdog::Watchdog;
 use super::{ShutdownCoordinator, hook_limit};
 
@@ -152,10 +154,7 @@ impl ShutdownCoordinatorBuilder {
 
     /// Adds a registry. It gets the instance when the service is ready, and is left first of all when the stop begins.
     pub fn registry(mut self, registry: impl Registry, instance: Instance) -> Self {
-        self.memberships.push(Membership {
-            registry: Arc::new(registry),
-            instance,
-        });
+        self.memberships.push(Membership::new(registry, instance));
         self
     }
 
@@ -173,9 +172,8 @@ impl ShutdownCoordinatorBuilder {
         self
     }
 
-    /// Checks that everything fits, installs the signal handlers, starts the watchdog's thread. That thread also reads
-    /// the signals, in a small runtime of its own: SIGTERM is heard, and the deadline kept, while the service blocks
-    /// every thread it has.
+    /// Checks that everything fits, installs the signal handlers, starts two threads: one reads the signals, one is the
+    /// watchdog. So SIGTERM is heard, and the deadline kept, while the service blocks every thread it has.
     ///
     /// # Errors
     ///
@@ -197,8 +195,8 @@ impl ShutdownCoordinatorBuilder {
         for hook in &self.hooks {
             budget.add_hook(&hook_limit(hook));
         }
-        for Membership { registry, .. } in &self.memberships {
-            budget.add_visibility(registry.name(), registry.visibility());
+        for membership in &self.memberships {
+            budget.add_visibility(&membership.name, membership.visibility);
         }
         budget.check()?;
         if tokio::runtime::Handle::try_current().is_err() {
@@ -206,18 +204,20 @@ impl ShutdownCoordinatorBuilder {
                 "there is no tokio runtime: build the coordinator inside one, first thing in #[tokio::main]",
             )));
         }
+        // tokio has no other way to ask than to try.
+        if std::panic::catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_err() {
+            return Err(Error::new(Kind::Runtime(
+                "the tokio runtime has no timers: build it with enable_time or enable_all",
+            )));
+        }
         let state = Arc::new(State::new(budget, self.settings));
         let handle = ShutdownHandle::new(state);
+        let watchdog = Watchdog::start(&handle)?;
         #[cfg(feature = "signal")]
-        let watchdog = {
-            let (signals, followed) = (self.signals, handle.clone());
-            Watchdog::start(&handle, move || {
-                let caught = signals.map(Signals::install).transpose()?;
-                Ok(super::signals::follow(followed, caught))
-            })?
+        let signals = match self.signals {
+            Some(signals) => Some(SignalThread::start(&handle, signals)?),
+            None => None,
         };
-        #[cfg(not(feature = "signal"))]
-        let watchdog = Watchdog::start(&handle, || Ok(std::future::pending()))?;
         let mut companions = Vec::new();
         for companion in self.companions {
             companions.push(AbortOnDropHandle::new(tokio::spawn(companion(
@@ -230,6 +230,8 @@ impl ShutdownCoordinatorBuilder {
             memberships: self.memberships,
             companions,
             watchdog,
+            #[cfg(feature = "signal")]
+            signals,
         })
     }
 }

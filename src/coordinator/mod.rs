@@ -62,6 +62,8 @@ pub struct ShutdownCoordinator {
     /// Tasks that live until `Stopped`: the probe listener.
     companions: Vec<AbortOnDropHandle<()>>,
     watchdog: Watchdog,
+    #[cfg(feature = "signal")]
+    signals: Option<signals::SignalThread>,
 }
 
 impl ShutdownCoordinator {
@@ -143,15 +145,13 @@ impl ShutdownCoordinator {
     ///
     /// [`Error::is_too_late`] once a stop has begun (T12); [`Error::is_budget`] when its visibility does not fit.
     pub fn registry(&mut self, registry: impl Registry, instance: Instance) -> Result<(), Error> {
-        self.not_too_late(registry.name())?;
+        let membership = Membership::new(registry, instance);
+        self.not_too_late(&membership.name)?;
         let mut budget = self.handle.state().budget();
-        budget.add_visibility(registry.name(), registry.visibility());
+        budget.add_visibility(&membership.name, membership.visibility);
         budget.check()?;
         self.handle.state().set_budget(budget);
-        self.memberships.push(Membership {
-            registry: Arc::new(registry),
-            instance,
-        });
+        self.memberships.push(membership);
         Ok(())
     }
 
@@ -200,6 +200,8 @@ impl ShutdownCoordinator {
             memberships,
             companions: _companions,
             watchdog,
+            #[cfg(feature = "signal")]
+                signals: _signals,
         } = self;
         let main = main.into_future();
         let _end = EndOnDrop(handle.state().clone());
@@ -220,7 +222,7 @@ impl ShutdownCoordinator {
                 ended = &mut engine => {
                     return match ended {
                         Ok(()) => Ok(handle.report()),
-                        Err(e) => Err(Error::new(Kind::Runtime("the runtime was shut down while the service ran")).with_source(e)),
+                        Err(e) => Err(engine_ended(e)),
                     };
                 }
             }
@@ -242,6 +244,17 @@ impl fmt::Debug for ShutdownCoordinator {
 fn hook_limit(hook: &Hook) -> Option<(String, Option<std::time::Duration>)> {
     hook.runs_in(Stage::PreStop)
         .then(|| (hook.name().to_owned(), hook.limit(Stage::PreStop)))
+}
+
+/// The plan's task is aborted by nobody but its runtime; a panic in it is a bug of ours.
+fn engine_ended(error: tokio::task::JoinError) -> Error {
+    match error.try_into_panic() {
+        Ok(panic) => Error::new(Kind::Engine(panic_message(&*panic))),
+        Err(cancelled) => Error::new(Kind::Runtime(
+            "the runtime was shut down while the service ran",
+        ))
+        .with_source(cancelled),
+    }
 }
 
 /// The main future, until it ends or is cut; its end is the trigger where there was none.

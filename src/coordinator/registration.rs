@@ -27,6 +27,9 @@ const CALL: Duration = Duration::from_secs(2);
 /// Between attempts at registering: doubled from the first to the last, so that a dead registry is not hammered.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
+/// Between heartbeats at the least, whatever an adapter asks for.
+const LEAST_WAIT: Duration = Duration::from_millis(50);
+
 /// How an instance left, and until when it may still be found.
 #[derive(Debug)]
 pub(super) struct Left {
@@ -42,20 +45,32 @@ pub(super) struct Left {
 /// One registry and what it is told.
 #[derive(Clone)]
 pub(crate) struct Membership {
-    pub(crate) registry: Arc<dyn Registry>,
-    pub(crate) instance: Instance,
+    registry: Arc<dyn Registry>,
+    pub(super) instance: Instance,
+    // Asked once: what calls code of the user's may panic, and must not do it in the engine (S8).
+    pub(super) name: Arc<str>,
+    pub(super) visibility: Duration,
 }
 
 impl std::fmt::Debug for Membership {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Membership")
-            .field("registry", &self.registry.name())
+            .field("registry", &self.name)
             .field("instance", &self.instance)
             .finish()
     }
 }
 
 impl Membership {
+    pub(super) fn new(registry: impl Registry, instance: Instance) -> Self {
+        Self {
+            name: registry.name().into(),
+            visibility: registry.visibility(),
+            registry: Arc::new(registry),
+            instance,
+        }
+    }
+
     /// Registers, keeps alive, and leaves when the stop begins.
     pub(super) fn start(&self, state: &Arc<State>) -> Member {
         let known = Arc::new(Mutex::new(Known {
@@ -67,6 +82,7 @@ impl Membership {
             state: state.clone(),
             stopping: state.token(Phase::PreStop).clone(),
             registry: self.registry.clone(),
+            name: self.name.clone(),
             instance: self.instance.clone(),
             known: known.clone(),
         };
@@ -131,21 +147,28 @@ struct Actor {
     state: Arc<State>,
     stopping: CancellationToken,
     registry: Arc<dyn Registry>,
+    name: Arc<str>,
     instance: Instance,
     known: Arc<Mutex<Known>>,
 }
 
 impl Actor {
     async fn run(mut self) -> Known {
+        let mut pause = BACK_OFF.0;
         loop {
             match self.register().await {
                 Some(mut registration) => {
+                    let registered = Instant::now();
                     if self.keep_alive(&mut *registration).await {
                         return self.leave(registration).await;
                     }
-                    // The registry forgot the instance: register again, but do not chase one that always forgets.
                     self.note(LeaveOutcome::AlreadyGone, None);
-                    self.pause(jittered(BACK_OFF.0)).await;
+                    // The registry forgot the instance: register again, but do not chase one that always forgets.
+                    if registered.elapsed() > BACK_OFF.1 {
+                        pause = BACK_OFF.0;
+                    }
+                    self.pause(jittered(pause)).await;
+                    pause = (pause * 2).min(BACK_OFF.1);
                 }
                 None => return lock(&self.known).clone(),
             }
@@ -166,14 +189,14 @@ impl Actor {
             {
                 Some(Ok(registration)) => {
                     tracing::info!(
-                        registry = self.registry.name(),
+                        registry = %self.name,
                         instance = self.instance.id(),
                         "registered"
                     );
                     return Some(registration);
                 }
                 Some(Err(error)) => {
-                    tracing::warn!(registry = self.registry.name(), %error, retry_in = ?pause, "not registered");
+                    tracing::warn!(registry = %self.name, %error, retry_in = ?pause, "not registered");
                 }
                 None => {
                     // It may have gone through, and stays that until an answer says better.
@@ -181,7 +204,7 @@ impl Actor {
                         LeaveOutcome::Unknown,
                         Some("a registration was not answered: it may have gone through".into()),
                     );
-                    tracing::warn!(registry = self.registry.name(), retry_in = ?pause, "no answer to the registration within {CALL:?}");
+                    tracing::warn!(registry = %self.name, retry_in = ?pause, "no answer to the registration within {CALL:?}");
                 }
             }
             self.pause(jittered(pause)).await;
@@ -202,11 +225,11 @@ impl Actor {
             {
                 Some(Ok(Beat::Alive { next, listed_for })) => {
                     lock(&self.known).listed_until = Some(Deadline::after(listed_for).instant());
-                    wait = next;
+                    wait = next.max(LEAST_WAIT);
                 }
                 Some(Ok(Beat::Lost)) => {
                     tracing::warn!(
-                        registry = self.registry.name(),
+                        registry = %self.name,
                         instance = self.instance.id(),
                         "the registry forgot the instance"
                     );
@@ -221,7 +244,7 @@ impl Actor {
                         .and_then(Result::err)
                         .map_or_else(|| "no answer".to_owned(), |e| e.to_string());
                     wait = jittered(BACK_OFF.0.max(wait / 4));
-                    tracing::warn!(registry = self.registry.name(), error, retry_in = ?wait, "heartbeat");
+                    tracing::warn!(registry = %self.name, error, retry_in = ?wait, "heartbeat");
                 }
             }
         }
@@ -309,7 +332,7 @@ impl Actor {
                     )
                 }
             };
-            tracing::warn!(registry = self.registry.name(), error, "not left yet");
+            tracing::warn!(registry = %self.name, error, "not left yet");
             let known = self.note(outcome, Some(error));
             if stop
                 .leave_by

@@ -149,7 +149,7 @@ impl Sequence {
 
         let leaving = actors.into_iter().map(|member| async move {
             let (membership, left) = member.left(state, not_ready).await;
-            tracing::info!(registry = membership.registry.name(), outcome = %left.outcome, took = ?left.took, "left");
+            tracing::info!(registry = %membership.name, outcome = %left.outcome, took = ?left.took, "left");
             state.draft(|draft| draft.registries.push(registry_report(&membership, &left)));
             (membership, left)
         });
@@ -167,7 +167,7 @@ impl Sequence {
             .filter(|(_, left)| left.outcome != LeaveOutcome::Skipped && !stop.shares.express)
             .map(|(membership, left)| {
                 let listed_until = left.listed_until.map_or(left.at, |t| t.max(left.at));
-                (Deadline::at(listed_until) + membership.registry.visibility()).instant()
+                (Deadline::at(listed_until) + membership.visibility).instant()
             })
             .fold(last, Instant::max);
         LameDuckEnds {
@@ -336,7 +336,7 @@ impl Left {
 
 fn registry_report(membership: &Membership, left: &Left) -> RegistryReport {
     RegistryReport {
-        name: membership.registry.name().to_owned(),
+        name: membership.name.to_string(),
         instance: membership.instance.id().to_owned(),
         outcome: left.outcome,
         took: left.took,

@@ -9,7 +9,7 @@ use std::fmt;
 /// | `Starting` | 503 503 200 | accepting | `on_started` hooks run |
 /// | `Ready` | 200 200 200 | accepting | registries have the instance, heartbeats run |
 /// | `PreStop` | 200 503 200 | accepting | registries are left, `pre_stop` hooks start |
-/// | `LameDuck` | 200 503 200 | accepting | everything is served while the world stops sending; clients are asked to leave |
+/// | `LameDuck` | 200 503 200 | accepting; on Linux no new handshakes in its last 200 ms | everything is served while the world stops sending; clients are asked to leave |
 /// | `Draining` | 200 503 200 | swept, closed | work in flight finishes |
 /// | `Stopping` | 200 503 200 | closed | `on_stopped` hooks run in their reserved time |
 /// | `Stopped` | none | closed | the report is ready |

@@ -111,6 +111,8 @@ pub(crate) struct Signal {
     pub(crate) draining_since: Option<Instant>,
     /// The lame duck, once it is known: when it began and how long it is.
     pub(crate) lame_duck: Option<(Instant, Duration)>,
+    /// No `pre_stop` hook can put the end of the lame duck off any more.
+    pub(crate) pre_stop_done: bool,
 }
 
 /// What `/readyz` says while the service stops.
@@ -180,6 +182,7 @@ impl State {
                 cut: false,
                 draining_since: None,
                 lame_duck: None,
+                pre_stop_done: false,
             }),
             phase: AtomicU8::new(Phase::Starting as u8),
             tokens: std::array::from_fn(|_| CancellationToken::new()),
@@ -284,6 +287,10 @@ impl State {
             signal.lame_duck = Some((from, length));
             true
         });
+    }
+
+    pub(crate) fn pre_stop_done(&self) {
+        self.step(|signal| !std::mem::replace(&mut signal.pre_stop_done, true));
     }
 
     /// One change of the cell. Readiness is derived from the phase, and the phase is published before any waiter or

@@ -194,12 +194,18 @@ impl Sequence {
         state.plan_lame_duck(now, planned);
         state.raise(Phase::LameDuck);
 
-        tokio::select! {
-            () = until(state, end) => {}
-            () = self.quiet(ends.visible_until) => tracing::info!("quiet: the lame duck ends early"),
-        }
-        // Each has its limit, and the join task only ends when all have.
-        let _ = hooks.await;
+        let over = async {
+            tokio::select! {
+                () = until(state, end) => {}
+                () = self.quiet(ends.visible_until) => tracing::info!("quiet: the lame duck ends early"),
+            }
+        };
+        let hooks = async {
+            // Each has its limit, and the join task only ends when all have.
+            let _ = hooks.await;
+            state.pre_stop_done();
+        };
+        tokio::join!(over, hooks);
     }
 
     /// Resolves when no request has come for the time that was set and every visibility is over; never where no

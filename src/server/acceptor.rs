@@ -1,43 +1,68 @@
 //! [`Acceptor`]: a listener from its first connection to its closing, for the own loop and for stock servers.
 
 use std::fmt;
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 use crate::handle::{Guard, ShutdownHandle};
 use crate::phase::Phase;
 use crate::roster::{Straggler, Work};
+use crate::state::{Haste, Signal};
 
 use super::connection::{Connection, Transport};
 use super::listener::{Listener, back_off};
 
+/// How long new handshakes are ignored before the listener closes: those that were answered by then take a round trip
+/// to be queued, and no two hosts of one cluster are farther apart.
+const SETTLE: Duration = Duration::from_millis(200);
+
 /// The accept queue counts as empty after this long without a connection: the kernel hands over a finished handshake
 /// at once, tokio's reactor within a millisecond or two.
-const SWEPT: Duration = Duration::from_millis(20);
+const QUIET: Duration = Duration::from_millis(20);
 
-/// The sweep is bounded: where new handshakes cannot be turned away, it would never end while clients go on connecting.
+/// The sweep is bounded: where new handshakes can't be ignored, it would not end while clients go on connecting. Longer
+/// than the settle time, which it contains when the lame duck had none of it.
 const SWEEP: Duration = Duration::from_millis(250);
 
 /// A listener under a coordinator: holds the drain open until its accept queue was swept and it is closed (S4).
-pub(super) struct Acceptor<L> {
+pub(super) struct Acceptor<L: Listener> {
     handle: ShutdownHandle,
     /// None once it is closed.
     open: Option<Open<L>>,
-    draining: Pin<Box<dyn Future<Output = ()> + Send>>,
-    /// When the sweep ends at the latest, once it has begun.
-    sweep_by: Option<Instant>,
+    signal: watch::Receiver<Signal>,
+    /// Once it has begun.
+    sweep: Option<Sweep>,
     accepted: u64,
 }
 
-struct Open<L> {
+struct Sweep {
+    began: Instant,
+    /// When it ends, whoever may still connect.
+    end: Instant,
+    /// The last time that the queue was not empty, for all that is known.
+    busy: Instant,
+}
+
+struct Open<L: Listener> {
     listener: L,
+    handshakes: Handshakes,
     _guard: Guard,
+}
+
+/// What the kernel does with a client that is new.
+#[derive(Clone, Copy, Debug)]
+enum Handshakes {
+    /// It is answered.
+    Answered,
+    /// It is ignored, since then.
+    Ignored(Instant),
+    /// It is answered: there is no way to ask for the other.
+    AlwaysAnswered,
 }
 
 impl<L: Listener> Acceptor<L> {
@@ -47,11 +72,12 @@ impl<L: Listener> Acceptor<L> {
         Self {
             open: guard.ok().map(|guard| Open {
                 listener,
+                handshakes: Handshakes::Answered,
                 _guard: guard,
             }),
-            draining: Box::pin(handle.wait_for(Phase::Draining)),
+            signal: handle.state().subscribe(),
             handle: handle.clone(),
-            sweep_by: None,
+            sweep: None,
             accepted: 0,
         }
     }
@@ -63,27 +89,33 @@ impl<L: Listener> Acceptor<L> {
     /// Cancel safe: no connection is lost.
     pub(super) async fn next(&mut self) -> Option<(Arc<Connection>, Transport<L::Io>)> {
         loop {
-            let listener = &self.open.as_ref()?.listener;
-            let accepted = match self.sweep_by {
-                None => tokio::select! {
-                    biased;
-                    () = &mut self.draining => {
-                        listener.turn_away();
-                        self.sweep_by = Some(Instant::now() + SWEEP);
-                        continue;
-                    }
-                    accepted = listener.accept_one() => accepted,
-                },
-                Some(end) if end <= Instant::now() => return self.close(),
+            let open = self.open.as_mut()?;
+            let signal = *self.signal.borrow_and_update();
+            let now = Instant::now();
+            let at = if signal.phase < Phase::Draining {
+                let near = drain_is_near(&signal);
+                if near.is_some_and(|at| at <= now) {
+                    open.ignore_handshakes();
+                }
+                near.filter(|at| *at > now)
+            } else {
                 // What connected before the listener closes is served: dropped with the queue, it would be reset
                 // after its handshake, often with a request already sent (T9).
-                Some(end) => {
-                    let quiet = end.min(Instant::now() + SWEPT);
-                    match timeout_at(quiet, listener.accept_one()).await {
-                        Ok(accepted) => accepted,
-                        Err(_) => return self.close(),
-                    }
+                open.ignore_handshakes();
+                let sweep = self.sweep.get_or_insert_with(|| Sweep::new(&signal));
+                let swept = sweep.over_at(open.handshakes, signal.haste);
+                if swept <= now {
+                    return self.close();
                 }
+                Some(swept)
+            };
+            let accepted = tokio::select! {
+                biased;
+                // The sender lives as long as the state, and so as long as the handle.
+                _ = self.signal.changed() => continue,
+                // Before the clock: the queue is found empty, not only said to be.
+                accepted = open.listener.accept_one() => accepted,
+                () = sleep_until(at.unwrap_or(now)), if at.is_some() => continue,
             };
             if let Some(connection) = self.admit(accepted).await {
                 return Some(connection);
@@ -95,8 +127,14 @@ impl<L: Listener> Acceptor<L> {
         &mut self,
         accepted: io::Result<(L::Io, Option<SocketAddr>)>,
     ) -> Option<(Arc<Connection>, Transport<L::Io>)> {
+        if let Some(sweep) = &mut self.sweep {
+            sweep.busy = Instant::now();
+        }
         match accepted {
             Ok((io, peer)) => {
+                if let Some(open) = &self.open {
+                    open.listen_to(&io);
+                }
                 let share = golden_share(self.accepted);
                 self.accepted += 1;
                 // Refused only after a force close: the drain was cut while the listener was open.
@@ -110,8 +148,8 @@ impl<L: Listener> Acceptor<L> {
                     Some(wait) => {
                         tracing::error!(listener = %self, %error, ?wait, "accept failed");
                         // In the sweep: often enough for a connection that ends to make room.
-                        let sweeps = self.sweep_by.is_some();
-                        tokio::time::sleep(if sweeps { SWEPT / 4 } else { wait }).await;
+                        let sweeps = self.sweep.is_some();
+                        tokio::time::sleep(if sweeps { QUIET / 4 } else { wait }).await;
                     }
                 }
                 None
@@ -124,6 +162,81 @@ impl<L: Listener> Acceptor<L> {
         self.open = None;
         None
     }
+}
+
+impl<L: Listener> Open<L> {
+    /// Asks for it once.
+    fn ignore_handshakes(&mut self) {
+        if !matches!(self.handshakes, Handshakes::Answered) {
+            return;
+        }
+        let listener = self.listener.describe();
+        self.handshakes = match self.listener.ignore_handshakes() {
+            Ok(()) => {
+                tracing::debug!(listener, "new handshakes are ignored from now on");
+                Handshakes::Ignored(Instant::now())
+            }
+            Err(error) => {
+                tracing::debug!(listener, %error, bound = ?SWEEP, "new handshakes can't be ignored: the sweep ends by its bound");
+                Handshakes::AlwaysAnswered
+            }
+        };
+    }
+
+    fn listen_to(&self, io: &L::Io) {
+        if let Handshakes::Ignored(_) = self.handshakes
+            && let Err(error) = L::listen_to(io)
+        {
+            tracing::warn!(listener = self.listener.describe(), %error, "an accepted connection stays deaf");
+        }
+    }
+}
+
+/// The option is the socket's, not this process's: a listener that was inherited (socket activation) or handed on (a
+/// restart in place) lives on after its descriptor here is closed, and would be deaf for good. Nobody can ask whether it
+/// will. What arrives between this and the close, two system calls later, is lost as it was before there was a sweep.
+impl<L: Listener> Drop for Open<L> {
+    fn drop(&mut self) {
+        if let Handshakes::Ignored(_) = self.handshakes
+            && let Err(error) = self.listener.answer_handshakes()
+        {
+            tracing::warn!(listener = self.listener.describe(), %error, "a listener that others share stays deaf");
+        }
+    }
+}
+
+impl Sweep {
+    fn new(signal: &Signal) -> Self {
+        let now = Instant::now();
+        // A drain may be shorter than a sweep: the other half is for those it found.
+        let drain = signal.stop.map_or(SWEEP, |stop| stop.drain_by.remaining());
+        Self {
+            began: now,
+            end: now + SWEEP.min(drain / 2),
+            busy: now,
+        }
+    }
+
+    /// When the queue counts as swept, as long as nobody connects.
+    fn over_at(&self, handshakes: Handshakes, haste: Haste) -> Instant {
+        let quiet = self.busy + QUIET;
+        let over = match (haste, handshakes) {
+            (Haste::None, Handshakes::Ignored(since)) => quiet.max(since + SETTLE),
+            (Haste::None | Haste::EndLameDuck, _) => quiet,
+            (Haste::Force, _) => self.began + QUIET,
+        };
+        over.min(self.end)
+    }
+}
+
+/// When new handshakes are to be ignored so that the settle time is the tail of the lame duck. `None` while its end is
+/// not known, which a running `pre_stop` hook may put off: a service that goes on accepting answers. It is then taken
+/// from the drain, as it is from a lame duck that is shorter or ends early.
+fn drain_is_near(signal: &Signal) -> Option<Instant> {
+    let (from, length) = signal.lame_duck?;
+    let by = signal.stop?.lame_duck_by.instant();
+    (signal.phase == Phase::LameDuck && signal.pre_stop_done && length >= SETTLE)
+        .then(|| (from + length).min(by.max(from + SETTLE)) - SETTLE)
 }
 
 impl<L: Listener> fmt::Display for Acceptor<L> {
@@ -148,4 +261,88 @@ impl Work for OpenListener {
     fn describe(&self, _into: &mut Vec<Straggler>) {}
 
     fn cut(&self) {}
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    use crate::coordinator::ShutdownCoordinator;
+    use crate::reason::Reason;
+
+    fn handle() -> ShutdownHandle {
+        let c = ShutdownCoordinator::builder_without_signals().build();
+        c.expect("the defaults fit").handle()
+    }
+
+    fn stopping(lame_duck: Duration) -> ShutdownHandle {
+        let handle = handle();
+        handle.trigger(Reason::requested("test"));
+        handle.state().plan_lame_duck(Instant::now(), lame_duck);
+        handle.state().raise(Phase::LameDuck);
+        handle
+    }
+
+    fn near(handle: &ShutdownHandle) -> Option<Duration> {
+        let at = drain_is_near(&handle.state().signal());
+        at.map(|at| at - Instant::now())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_settle_time_is_the_tail_of_a_lame_duck_whose_end_is_known() {
+        assert_eq!(near(&handle()), None, "there is no stop");
+        let handle = stopping(Duration::from_secs(5));
+        assert_eq!(near(&handle), None, "a hook runs");
+        handle.state().pre_stop_done();
+        assert_eq!(near(&handle), Some(Duration::from_millis(4800)));
+        handle.trigger_within(Reason::requested("sooner"), Duration::from_secs(4));
+        let by = handle.state().signal().stop.expect("it stops").lame_duck_by;
+        assert_eq!(near(&handle), Some(by.remaining() - SETTLE));
+        assert!(near(&handle) < Some(Duration::from_secs(4)));
+        handle.state().raise(Phase::Draining);
+        assert_eq!(near(&handle), None, "it is too late");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lame_duck_shorter_than_the_settle_time_accepts_for_all_of_it() {
+        let handle = stopping(SETTLE - Duration::from_millis(1));
+        handle.state().pre_stop_done();
+        assert_eq!(near(&handle), None);
+    }
+
+    /// A client for whom it is done before the kernel has heard of that: here it waits for the first data, elsewhere
+    /// for an ACK that is on its way.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_handshake_that_was_half_done_is_accepted_and_heard() {
+        use std::io::Write;
+
+        use tokio::io::AsyncReadExt;
+        use tokio::net::TcpListener;
+
+        use crate::server::handshakes::set_option;
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let fd = std::os::fd::AsFd::as_fd(&listener);
+        set_option(fd, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, 5).unwrap();
+        let mut client = std::net::TcpStream::connect(address).unwrap();
+
+        let handle = stopping(Duration::from_secs(1));
+        let mut acceptor = Acceptor::new(&handle, listener);
+        acceptor.open.as_mut().unwrap().ignore_handshakes();
+        let soon = Duration::from_millis(100);
+        std::net::TcpStream::connect_timeout(&address, soon).expect_err("a new one");
+        client.write_all(b"one").unwrap();
+        // Inherited, the option would keep the rest from it.
+        let (_, mut io) = acceptor.next().await.expect("it was connected");
+        client.write_all(b"two").unwrap();
+        let mut heard = [0; 6];
+        let read = io.read_exact(&mut heard);
+        tokio::time::timeout(Duration::from_secs(5), read)
+            .await
+            .expect("not deaf")
+            .unwrap();
+        assert_eq!(&heard, b"onetwo");
+    }
 }

@@ -8,7 +8,12 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::handshakes;
+
 /// A bound socket that `serve` accepts from: [`TcpListener`], and on Unix `tokio::net::UnixListener`.
+///
+/// How each is closed without losing a client that is connected, and where that has limits:
+/// [`_docs::design`](crate::_docs::design#closing-the-listener).
 pub trait Listener: private::Sealed + Send + Sync + Sized + 'static {
     /// What one client is connected by.
     #[doc(hidden)]
@@ -19,9 +24,24 @@ pub trait Listener: private::Sealed + Send + Sync + Sized + 'static {
     fn accept_one(&self)
     -> impl Future<Output = io::Result<(Self::Io, Option<SocketAddr>)>> + Send;
 
-    /// Lets no new handshake begin, where the system can do that; those that have begun go on.
+    /// Ignores new handshakes from now on, while those that were answered are completed and queued. An error where
+    /// that cannot be asked for.
     #[doc(hidden)]
-    fn turn_away(&self) {}
+    fn ignore_handshakes(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Answers new handshakes again.
+    #[doc(hidden)]
+    fn answer_handshakes(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// What was accepted while handshakes were ignored has inherited that, and is deaf until this.
+    #[doc(hidden)]
+    fn listen_to(_io: &Self::Io) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Where it is bound, for messages.
     #[doc(hidden)]
@@ -39,22 +59,16 @@ impl Listener for TcpListener {
         Ok((io, Some(peer)))
     }
 
-    /// A filter on the socket drops SYN packets: a client sends its SYN again a second later, and meets a closed port.
-    /// To shut the socket down, or to shorten its backlog, would reset what is queued.
-    #[cfg(target_os = "linux")]
-    fn turn_away(&self) {
-        use socket2::SockFilter;
-        // Flags are byte 13 of the TCP header. 0x02 is SYN, 0x10 ACK.
-        let program = [
-            SockFilter::new(0x30, 0, 0, 13),       // load byte 13
-            SockFilter::new(0x54, 0, 0, 0x12),     // and 0x12
-            SockFilter::new(0x15, 0, 1, 0x02),     // SYN without ACK?
-            SockFilter::new(0x06, 0, 0, 0),        // drop
-            SockFilter::new(0x06, 0, 0, u32::MAX), // keep
-        ];
-        if let Err(error) = socket2::SockRef::from(self).attach_filter(&program) {
-            tracing::debug!(%error, "new handshakes cannot be turned away");
-        }
+    fn ignore_handshakes(&self) -> io::Result<()> {
+        handshakes::set_ignored(self, self.local_addr()?.is_ipv6(), true)
+    }
+
+    fn answer_handshakes(&self) -> io::Result<()> {
+        handshakes::set_ignored(self, self.local_addr()?.is_ipv6(), false)
+    }
+
+    fn listen_to(io: &TcpStream) -> io::Result<()> {
+        handshakes::set_ignored(io, io.local_addr()?.is_ipv6(), false)
     }
 
     fn describe(&self) -> String {

@@ -3,6 +3,7 @@
 mod acceptor;
 mod body;
 mod connection;
+mod handshakes;
 mod listener;
 mod serve_connection;
 #[cfg(any(feature = "axum", feature = "tonic"))]

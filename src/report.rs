@@ -217,7 +217,7 @@ pub struct ShutdownReport {
     pub main: Outcome,
     /// What became of the requests.
     pub requests: Requests,
-    /// What was in flight when the drain's time was up, and was cut; oldest first. Before the end: what is in flight.
+    /// What was in flight when the drain's time was up, and was cut; oldest first.
     pub stragglers: Vec<Straggler>,
 }
 

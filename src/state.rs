@@ -335,7 +335,12 @@ impl State {
 
     pub(crate) fn report(&self) -> ShutdownReport {
         let grace = self.budget().grace;
-        let mut report = self.draft(|draft| draft.report(grace, self.tally.sums()));
+        self.draft(|draft| draft.report(grace, self.tally.sums()))
+    }
+
+    /// The report for who ends the process now: what is in flight goes down with it.
+    pub(crate) fn last_report(&self) -> ShutdownReport {
+        let mut report = self.report();
         if !report.complete && report.stragglers.is_empty() {
             report.stragglers = self.roster.stragglers();
         }

@@ -31,6 +31,11 @@ impl Tally {
         self.mine().started.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// What was counted as started turned out to be exempt. The sum stays right whichever shard takes it back.
+    pub(crate) fn not_started(&self) {
+        self.mine().started.fetch_sub(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn finished(&self) {
         self.mine().finished.fetch_add(1, Ordering::Relaxed);
     }
@@ -43,7 +48,7 @@ impl Tally {
     pub(crate) fn sums(&self) -> (u64, u64, u64) {
         self.shards.iter().fold((0, 0, 0), |(s, f, r), shard| {
             (
-                s + shard.started.load(Ordering::Relaxed),
+                s.wrapping_add(shard.started.load(Ordering::Relaxed)),
                 f + shard.finished.load(Ordering::Relaxed),
                 r + shard.refused.load(Ordering::Relaxed),
             )

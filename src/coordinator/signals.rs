@@ -93,7 +93,7 @@ async fn follow(handle: ShutdownHandle, mut caught: Caught) {
 fn exit_at_once(handle: &ShutdownHandle, name: &str) -> ! {
     let words = format!(
         "prestop: {name} for the third time, exit at once with code {INTERRUPTED}. So far it was:\n{}",
-        handle.report()
+        handle.state().last_report()
     );
     exit::exit(INTERRUPTED, Some(words))
 }

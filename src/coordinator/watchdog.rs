@@ -65,7 +65,7 @@ impl Watch {
         while let Some(stop) = state.signal().stop {
             let left = (stop.length() + slack(&stop)).saturating_sub(seen.elapsed());
             if left.is_zero() && !disarmed.is_cancelled() {
-                bite(&state.report());
+                bite(&state.last_report());
             }
             // Of several workers one looks after the timers. When it wakes for a task that then blocks it, tokio
             // wakes no other in its place, and the plan's timers stand still though there are threads to spare. A

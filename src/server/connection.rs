@@ -147,7 +147,10 @@ impl Connection {
 
     /// A whole head has arrived.
     pub(super) fn request_began(self: &Arc<Self>, head: Head<'_>, exempt: bool) -> RequestTicket {
-        self.handle.state().tally.started();
+        // Exempt requests are in no count, and keep no service from being quiet.
+        if !exempt {
+            self.handle.state().tally.started();
+        }
         let received = self.received();
         let mut inner = lock(&self.inner);
         inner.version = Some(head.version);
@@ -201,10 +204,14 @@ impl Connection {
         inner.upgraded = inner.requests.get(key).cloned();
     }
 
-    fn request_ended(&self, key: usize) {
+    fn request_ended(&self, key: usize, answered: bool) {
         let received = self.received();
         let mut inner = lock(&self.inner);
-        inner.used |= inner.requests.try_remove(key).is_some_and(|r| !r.exempt);
+        let counts = inner.requests.try_remove(key).is_some_and(|r| !r.exempt);
+        if counts && answered {
+            self.handle.state().tally.finished();
+        }
+        inner.used |= counts;
         let is_idle = inner.requests.is_empty();
         if is_idle {
             inner.idle_since = Instant::now();
@@ -242,8 +249,10 @@ fn over(inner: &mut Inner) -> Option<(Option<Entry>, Option<InFlightGuard>)> {
 impl Countable for Connection {
     fn exempt(&self, key: usize) {
         let mut inner = lock(&self.inner);
-        if let Some(request) = inner.requests.get_mut(key) {
-            request.exempt = true;
+        if let Some(request) = inner.requests.get_mut(key)
+            && !std::mem::replace(&mut request.exempt, true)
+        {
+            self.handle.state().tally.not_started();
         }
         self.hold_for(&mut inner);
     }
@@ -308,10 +317,8 @@ impl RequestTicket {
 
 impl Drop for RequestTicket {
     fn drop(&mut self) {
-        if *self.ended.get_mut() && !*self.lost.get_mut() {
-            self.connection.handle.state().tally.finished();
-        }
-        self.connection.request_ended(self.key);
+        let answered = *self.ended.get_mut() && !*self.lost.get_mut();
+        self.connection.request_ended(self.key, answered);
     }
 }
 

@@ -136,7 +136,7 @@ async fn a_normal_request_after_an_exempt_one_is_counted() {
     assert_eq!(client.chunk().await.unwrap(), b"whole");
     assert_eq!(client.chunk().await.unwrap(), b"");
     let report = server.clean().await;
-    assert_eq!(report.requests.finished, 2);
+    assert_eq!(report.requests.finished, 1);
 }
 
 /// On one HTTP/2 connection a watch and requests run side by side.
@@ -203,4 +203,36 @@ async fn an_exempt_upgrade_neither_delays_nor_is_a_straggler() {
     let report = server.report().await;
     let kinds: Vec<_> = report.stragglers.iter().map(|s| s.kind).collect();
     assert_eq!(kinds, [WorkKind::Guard], "{report}");
+}
+
+/// Exempt requests are no traffic: they are in no count, and do not keep a service from being quiet.
+#[tokio::test]
+async fn exempt_requests_do_not_keep_the_lame_duck_open() {
+    let builder = builder()
+        .lame_duck(Duration::from_secs(6))
+        .end_lame_duck_when_quiet(Duration::from_millis(300));
+    let (c, listener) = (builder.build().unwrap(), local().await);
+    let (h, addr) = (c.handle(), listener.local_addr().unwrap());
+    let app = Router::new().route("/watch", axum::routing::get(|| async { "ok" }));
+    let web = serve(&h, listener, app).exempt(is_exempt);
+    let server = Server::running(h, addr, async { c.run(web).await.unwrap() }).await;
+    server.stop();
+    let scraper = tokio::spawn(async move {
+        loop {
+            // Ends when the listener has closed.
+            let Ok(mut client) = tokio::net::TcpStream::connect(addr).await else {
+                return;
+            };
+            use tokio::io::{AsyncReadExt, AsyncWriteExt};
+            let get = b"GET /watch HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
+            if client.write_all(get).await.is_ok() {
+                let _ = client.read_to_end(&mut Vec::new()).await;
+            }
+        }
+    });
+    let report = server.report().await;
+    scraper.abort();
+    assert!(report.total < Duration::from_secs(3), "{report}");
+    assert_eq!(report.requests.finished, 0, "{report}");
+    assert_eq!(report.requests.abandoned, 0, "{report}");
 }

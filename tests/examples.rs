@@ -137,6 +137,8 @@ fn rolling_update_ends_with_a_message_when_it_cannot_run() {
         (&["--rate", "0"], "--rate"),
         (&["--rate", "many"], "many"),
         (&["--replicas", "99"], "--replicas"),
+        (&["--stops", "0"], "--stops"),
+        (&["--idle", "9", "--rate", "9"], "--idle"),
         (&["--strategy", "hope"], "hope"),
         (
             &["--json", "/nonexistent/rows.json"],

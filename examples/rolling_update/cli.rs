@@ -44,9 +44,21 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=5000))]
     pub rate: u32,
 
+    /// This many mostly idle keep-alive clients in place of the mix; each sends a request every 1 to 5 s
+    #[arg(long, value_name = "N", conflicts_with = "rate", value_parser = clap::value_parser!(u32).range(1..=5000))]
+    pub idle: Option<u32>,
+
     /// Replicas of the service
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub replicas: u16,
+
+    /// Replicas replaced, per strategy [default: each once]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub stops: Option<u16>,
+
+    /// How long prestop keeps idle connections readable in the drain, in milliseconds [default: the crate's]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(0..=20_000))]
+    pub linger: Option<u64>,
 
     /// Shortest time the load lasts, per strategy
     #[arg(long, value_name = "S", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -99,6 +111,8 @@ pub enum Strategy {
     Exit,
     /// SIGTERM, `axum::serve(..).with_graceful_shutdown(..)`, out of the registry at once
     Axum,
+    /// The same, five seconds after it has left the registry, as with a preStop `sleep 5`
+    AxumSleep,
     /// SIGTERM, this crate: `coordinator.serve(..)`
     Prestop,
     /// SIGTERM, this crate around stock `axum::serve(..)`
@@ -113,6 +127,7 @@ impl Strategy {
             Self::Kill => "kill",
             Self::Exit => "exit",
             Self::Axum => "axum",
+            Self::AxumSleep => "axum-sleep",
             Self::Prestop => "prestop",
             Self::PrestopAxum => "prestop-axum",
             Self::None => "none",
@@ -127,6 +142,9 @@ impl Strategy {
             Self::Axum => {
                 "SIGTERM, leaves the registry, axum::serve(..).with_graceful_shutdown(..)"
             }
+            Self::AxumSleep => {
+                "SIGTERM, leaves the registry, serves on for 5 s, axum::serve(..).with_graceful_shutdown(..)"
+            }
             Self::Prestop => "SIGTERM, prestop",
             Self::PrestopAxum => "SIGTERM, prestop around stock axum::serve",
             Self::None => "nothing is replaced",
@@ -136,7 +154,7 @@ impl Strategy {
     /// Whether the replica takes itself out of the registry. If not, its entry stays until the TTL is over.
     pub const fn leaves_registry(self) -> bool {
         match self {
-            Self::Axum | Self::Prestop | Self::PrestopAxum | Self::None => true,
+            Self::Axum | Self::AxumSleep | Self::Prestop | Self::PrestopAxum | Self::None => true,
             Self::Kill | Self::Exit => false,
         }
     }
@@ -165,4 +183,7 @@ pub struct ReplicaArgs {
     /// How long clients may still call after the instance has left the registry.
     #[arg(long)]
     pub visibility_ms: u64,
+    /// How long prestop keeps idle connections readable.
+    #[arg(long)]
+    pub linger_ms: Option<u64>,
 }

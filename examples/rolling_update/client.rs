@@ -59,8 +59,8 @@ impl Clients {
     /// Why it failed, for the client's row in the table.
     pub async fn send(&self, ask: Ask) -> Result<(), Failure> {
         match ask.via {
-            Via::KeepAlive => self.http1_kept(&self.keep_alive, ask).await,
-            Via::SlowKeepAlive => self.http1_kept(&self.slow, ask).await,
+            Via::KeepAlive => self.send_kept(&self.keep_alive, ask).await,
+            Via::SlowKeepAlive => self.send_kept(&self.slow, ask).await,
             Via::NewConnection => {
                 let mut connection = self.dial_http1().await?;
                 self.http1(&mut connection, http1_request(&ask.path), ask.bytes)
@@ -71,7 +71,12 @@ impl Clients {
         }
     }
 
-    async fn http1_kept(&self, pool: &KeepAlive, ask: Ask) -> Result<(), Failure> {
+    /// The same by a connection of this pool.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    pub async fn send_kept(&self, pool: &KeepAlive, ask: Ask) -> Result<(), Failure> {
         let mut request = http1_request(&ask.path);
         while let Some(mut kept) = pool.take() {
             match kept.connection.sender.try_send_request(request).await {

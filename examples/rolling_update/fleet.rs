@@ -31,6 +31,7 @@ pub struct Surroundings {
     pub registry: SocketAddr,
     /// How long it may still be called after it has left the registry.
     pub visibility: Duration,
+    pub linger_ms: Option<u64>,
 }
 
 /// All children of the harness, oldest first. A child stays in the list until it was waited for.
@@ -129,6 +130,7 @@ impl Fleet {
             Strategy::Kill => Signal::KILL,
             Strategy::Exit
             | Strategy::Axum
+            | Strategy::AxumSleep
             | Strategy::Prestop
             | Strategy::PrestopAxum
             | Strategy::None => Signal::TERM,
@@ -209,8 +211,12 @@ impl Replica {
 fn spawn(id: String, around: Surroundings) -> Result<Replica, String> {
     let about = |error: io::Error| format!("starting replica {id}: {error}");
     let program = std::env::current_exe().map_err(about)?;
-    let mut child = Command::new(program)
-        .arg("replica")
+    let mut command = Command::new(program);
+    command.arg("replica");
+    if let Some(linger) = around.linger_ms {
+        command.args(["--linger-ms", &linger.to_string()]);
+    }
+    let mut child = command
         .args(["--strategy", around.strategy.name()])
         .args(["--registry", &around.registry.to_string()])
         .args(["--id", &id])

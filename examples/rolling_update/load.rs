@@ -3,6 +3,7 @@
 //! The harness runs on one thread. That is deliberate: hyper's HTTP/2 client is two tasks, and on two threads a GOAWAY
 //! read between two steps of the other task would fail a request that was never sent, which no server can prevent.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::{Clients, Failure};
 use crate::gateway::Refused;
-use crate::mix::Ask;
+use crate::mix::{Ask, Kind};
+use crate::pool::KeepAlive;
 use crate::tally::Tally;
 
 /// A request that is not answered by then has failed.
@@ -39,6 +41,33 @@ impl Load {
             Rng::with_seed(seed),
             stop.clone(),
         ));
+        Self {
+            tally,
+            stop,
+            arrivals,
+        }
+    }
+
+    /// This many mostly idle clients in place of the mix.
+    pub fn start_idle(gateway: SocketAddr, refused: Refused, clients: u32, seed: u64) -> Self {
+        let tally = Arc::new(Tally::default());
+        let stop = CancellationToken::new();
+        let wire = Arc::new(Clients::new(gateway, refused, 0));
+        let mut idle = JoinSet::new();
+        for number in 0..clients {
+            let random = Rng::with_seed(seed ^ u64::from(number) << 32);
+            idle.spawn(idle_client(
+                Arc::clone(&wire),
+                Arc::clone(&tally),
+                random,
+                stop.clone(),
+            ));
+        }
+        let arrivals = tokio::spawn(async move {
+            while let Some(done) = idle.join_next().await {
+                done.expect("a client is never aborted and does not panic");
+            }
+        });
         Self {
             tally,
             stop,
@@ -92,16 +121,47 @@ async fn arrive(
     }
 }
 
-/// Sends one request and notes what became of it. Its time counts from when it was due: a request that had to wait
-/// for its turn in a busy harness was waited for by its user too.
+/// Sends one request every 1 to 5 s by a connection of its own, which it keeps.
+async fn idle_client(
+    clients: Arc<Clients>,
+    tally: Arc<Tally>,
+    mut random: Rng,
+    stop: CancellationToken,
+) {
+    let connection = KeepAlive::new(1);
+    // Not all at once.
+    let (_, pause) = Ask::idle(&mut random);
+    let mut due = Instant::now() + pause / 5;
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = sleep_until(due) => {}
+        }
+        let (ask, pause) = Ask::idle(&mut random);
+        note(&tally, ask.kind, due, clients.send_kept(&connection, ask)).await;
+        due += pause;
+    }
+}
+
 async fn send(clients: Arc<Clients>, tally: Arc<Tally>, ask: Ask, due: Instant) {
-    let kind = ask.kind;
+    note(&tally, ask.kind, due, clients.send(ask)).await;
+}
+
+/// Sends a request and notes what became of it. Its time counts from when it was due: a request that had to wait
+/// for its turn in a busy harness was waited for by its user too.
+async fn note(
+    tally: &Tally,
+    kind: Kind,
+    due: Instant,
+    answered: impl Future<Output = Result<(), Failure>>,
+) {
     let during_update = tally.is_updating();
     tally.sent(kind, due.elapsed());
     // The scheduler polls the sockets before it returns here, so every connection task has seen the FIN, RST or GOAWAY
     // that has arrived by now. Choosing a connection without that would lose requests by the client's own fault.
     yield_now().await;
-    match timeout_at(due + REQUEST_LIMIT, clients.send(ask)).await {
+    match timeout_at(due + REQUEST_LIMIT, answered).await {
         Ok(Ok(())) if during_update => tally.took(kind, due.elapsed()),
         Ok(Ok(())) => {}
         Ok(Err(failure)) => tally.failed(kind, failure),

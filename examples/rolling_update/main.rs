@@ -121,6 +121,9 @@ async fn run_all(
     let plan = Plan {
         replicas: options.replicas,
         rate: options.rate,
+        idle: options.idle,
+        stops: options.stops.unwrap_or(options.replicas),
+        linger_ms: options.linger,
         load: Duration::from_secs(options.seconds),
         seed: options.seed.unwrap_or_else(|| fastrand::u64(0..1_000_000)),
     };
@@ -142,12 +145,15 @@ fn header(options: &Options, plan: &Plan, gateway: &Gateway) -> String {
         1 => "1 replica".to_owned(),
         some => format!("{some} replicas"),
     };
+    let load = match plan.idle {
+        None => format!("{} requests/s", plan.rate),
+        Some(clients) => format!("{clients} mostly idle clients"),
+    };
     format!(
-        "A rolling update of a service with {} under {} requests/s, without retries{delay}.\n\
+        "A rolling update of a service with {} under {load}, without retries{delay}.\n\
          Gateway on {}, the other ports are ephemeral too; it learns of changes 1 s late.\n\
          Seed {} (--seed {} sends the same requests again).\n",
         replicas,
-        plan.rate,
         gateway.address(),
         plan.seed,
         plan.seed

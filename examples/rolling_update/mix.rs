@@ -1,5 +1,7 @@
 //! Which requests are sent, by which kind of client.
 
+use std::time::Duration;
+
 use fastrand::Rng;
 
 use crate::service::{FAST_BYTES, SLOW_BYTES, STREAM_BYTES};
@@ -12,10 +14,13 @@ pub enum Kind {
     Http2,
     Slow,
     Stream,
+    /// Not in the mix: clients of their own, each with a connection that idles for 1 to 5 s.
+    Idle,
 }
 
 impl Kind {
-    pub const ALL: [Self; 5] = [
+    pub const COUNT: usize = 6;
+    pub const MIX: [Self; 5] = [
         Self::Http1KeepAlive,
         Self::Http1New,
         Self::Http2,
@@ -30,6 +35,7 @@ impl Kind {
             Self::Http2 => "h2",
             Self::Slow => "slow",
             Self::Stream => "stream",
+            Self::Idle => "idle",
         }
     }
 }
@@ -93,6 +99,12 @@ impl Ask {
                 }
             }
         }
+    }
+
+    /// A request of a mostly idle client, and how long after it the next one is due.
+    pub fn idle(random: &mut Rng) -> (Self, Duration) {
+        let pause = Duration::from_millis(random.u64(1_000..=5_000));
+        (Self::fast(Kind::Idle, Via::KeepAlive), pause)
     }
 
     fn fast(kind: Kind, via: Via) -> Self {

@@ -4,15 +4,20 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::thread;
+use std::time::Duration;
 
 use axum::serve::{Listener, ListenerExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
 
 use crate::cli::{ReplicaArgs, Strategy};
 use crate::registration::Registration;
 use crate::replica_prestop::prestop;
 use crate::service::app;
+
+/// What manifests usually sleep in a preStop hook, and as long as prestop's lame duck.
+const PRE_STOP_SLEEP: Duration = Duration::from_secs(5);
 
 /// Runs until the process is stopped.
 pub fn main(args: &ReplicaArgs) -> ExitCode {
@@ -57,7 +62,7 @@ async fn run(args: &ReplicaArgs) -> Result<ExitCode, String> {
         Strategy::Kill | Strategy::Exit | Strategy::None => {
             without_handler(args, listener, address).await
         }
-        Strategy::Axum => axum_graceful(args, listener, address).await,
+        Strategy::Axum | Strategy::AxumSleep => axum_graceful(args, listener, address).await,
         Strategy::Prestop | Strategy::PrestopAxum => prestop(args, listener, address).await,
     }
 }
@@ -111,9 +116,14 @@ async fn axum_graceful(
         let _ = left.await;
         registration.leave().await
     };
+    let longer = match args.strategy {
+        Strategy::AxumSleep => PRE_STOP_SLEEP,
+        _ => Duration::ZERO,
+    };
     let serving = axum::serve(without_nagle(listener), app()).with_graceful_shutdown(async move {
         sigterm.recv().await;
         let _ = leave.send(());
+        sleep(longer).await;
     });
     let (served, left) = tokio::join!(serving, leaving);
     served.map_err(|error| format!("serving: {error}"))?;

@@ -26,8 +26,11 @@ pub async fn prestop(
         .with_visibility(Duration::from_millis(args.visibility_ms));
     let instance = Instance::new(SERVICE, address).with_id(&args.id);
     // The grace period is in TERMINATION_GRACE_PERIOD_SECONDS.
-    let c = ShutdownCoordinator::builder()
-        .registry(registry, instance)
+    let mut builder = ShutdownCoordinator::builder().registry(registry, instance);
+    if let Some(ms) = args.linger_ms {
+        builder = builder.linger(Duration::from_millis(ms));
+    }
+    let c = builder
         .build()
         .map_err(|error| format!("building the coordinator: {error}"))?;
     announce(address)?;

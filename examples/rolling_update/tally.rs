@@ -13,7 +13,7 @@ use crate::mix::Kind;
 /// The counts of one strategy, while it runs.
 #[derive(Default)]
 pub struct Tally {
-    counts: Mutex<[Count; Kind::ALL.len()]>,
+    counts: Mutex<[Count; Kind::COUNT]>,
     updating: AtomicBool,
     latest_ms: AtomicU64,
 }
@@ -82,9 +82,9 @@ impl Tally {
         (sent, failed)
     }
 
-    pub fn rows(&self, strategy: Strategy) -> Vec<Row> {
+    pub fn rows(&self, strategy: Strategy, kinds: &[Kind]) -> Vec<Row> {
         let mut counts = self.counts();
-        Kind::ALL
+        kinds
             .iter()
             .map(|&kind| {
                 let count = &mut counts[kind as usize];
@@ -104,7 +104,7 @@ impl Tally {
             .collect()
     }
 
-    fn counts(&self) -> MutexGuard<'_, [Count; Kind::ALL.len()]> {
+    fn counts(&self) -> MutexGuard<'_, [Count; Kind::COUNT]> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -10,6 +10,7 @@ use crate::cli::Strategy;
 use crate::fleet::{Fleet, Name, Stop, Surroundings, TTL};
 use crate::gateway::{Gateway, LAG, Route};
 use crate::load::Load;
+use crate::mix::Kind;
 use crate::progress::{Progress, counts};
 use crate::registration::SERVICE;
 use crate::tally::Row;
@@ -17,6 +18,8 @@ use prestop::registry::memory::MemoryRegistry;
 
 /// The load runs that long before the first replica is replaced.
 const BEFORE: Duration = Duration::from_secs(2);
+/// Mostly idle clients need longer until all have a connection again, and the next stop waits for that.
+const SETTLED: Duration = Duration::from_secs(6);
 /// And that long after the last one, when all of them leave the registry. Otherwise until the last entry is gone.
 const AFTER: Duration = Duration::from_secs(3);
 const VIEW_LIMIT: Duration = Duration::from_secs(10);
@@ -28,6 +31,10 @@ const TOO_LATE: Duration = Duration::from_millis(500);
 pub struct Plan {
     pub replicas: u16,
     pub rate: u32,
+    /// Mostly idle clients in place of the mix.
+    pub idle: Option<u32>,
+    pub stops: u16,
+    pub linger_ms: Option<u64>,
     pub load: Duration,
     pub seed: u64,
 }
@@ -66,6 +73,7 @@ pub async fn rolling_update(
         strategy,
         registry: registry_address,
         visibility: gateway.visibility(),
+        linger_ms: plan.linger_ms,
     };
     let mut first = Vec::new();
     for _ in 0..plan.replicas {
@@ -76,17 +84,27 @@ pub async fn rolling_update(
     }
     progress.event("all replicas serve, the load starts");
 
-    let load = Load::start(gateway.address(), route.refused(), plan.rate, plan.seed);
+    let (load, kinds) = match plan.idle {
+        None => (
+            Load::start(gateway.address(), route.refused(), plan.rate, plan.seed),
+            &Kind::MIX[..],
+        ),
+        Some(clients) => (
+            Load::start_idle(gateway.address(), route.refused(), clients, plan.seed),
+            &[Kind::Idle][..],
+        ),
+    };
     let end_of_load = Instant::now() + plan.load;
     let update = async {
-        sleep(BEFORE).await;
+        sleep(if plan.idle.is_some() { SETTLED } else { BEFORE }).await;
         let stops = match strategy {
             Strategy::Kill
             | Strategy::Exit
             | Strategy::Axum
+            | Strategy::AxumSleep
             | Strategy::Prestop
             | Strategy::PrestopAxum => {
-                replace_all(plan.replicas, around, fleet, &route, &load, &progress).await?
+                replace_all(plan, around, fleet, &route, &load, &progress).await?
             }
             Strategy::None => {
                 load.tally().set_updating(true);
@@ -119,7 +137,7 @@ pub async fn rolling_update(
     fleet.kill_all().await;
     Ok(Outcome {
         strategy,
-        rows: tally.rows(strategy),
+        rows: tally.rows(strategy, kinds),
         stops,
     })
 }
@@ -128,7 +146,7 @@ pub async fn rolling_update(
 /// A Deployment does not wait for the end of the old one before it starts the next new one; here it is waited for, so
 /// that what is lost can be put down to one stop.
 async fn replace_all(
-    replicas: u16,
+    plan: &Plan,
     around: Surroundings,
     fleet: &mut Fleet,
     route: &Route,
@@ -136,7 +154,8 @@ async fn replace_all(
     progress: &Progress,
 ) -> Result<Vec<Stop>, String> {
     let mut stops = Vec::new();
-    for _ in 0..replicas {
+    let mut next_stop = Instant::now();
+    for _ in 0..plan.stops {
         let began = Instant::now();
         let new = fleet.start(around).await?;
         in_view(route, &new).await?;
@@ -144,6 +163,10 @@ async fn replace_all(
             "{new} started and in the gateway's view after {:.1} s",
             began.elapsed().as_secs_f64()
         ));
+        if plan.idle.is_some() {
+            sleep_until(next_stop).await;
+            next_stop = Instant::now() + SETTLED;
+        }
         // The latency is of interest from the first stop to the end of the last one.
         load.tally().set_updating(true);
         let stop = fleet.stop_oldest(around.strategy).await?;

@@ -50,14 +50,12 @@ fn every_import_goes_down() {
         if module.starts_with("bin") {
             continue;
         }
-        let text = fs::read_to_string(&file).expect("a source file is readable");
-        for (number, line) in code_lines(&text) {
-            for target in targets(line) {
-                imports += 1;
-                if let Err(why) = check(&module, &target) {
-                    writeln!(wrong, "{}:{number}: {why}", file.display())
-                        .expect("a string takes all");
-                }
+        let text = code_of(&fs::read_to_string(&file).expect("a source file is readable"));
+        for (at, target) in targets(&module, &text) {
+            imports += 1;
+            if let Err(why) = check(&module, &target) {
+                let line = text[..at].lines().count();
+                writeln!(wrong, "{}:{line}: {why}", file.display()).expect("a string takes all");
             }
         }
     }
@@ -77,19 +75,72 @@ fn the_check_can_fail() {
         "the waist knows no adapter"
     );
     assert!(check("registry::memory", "coordinator").is_err());
+    assert!(
+        check("registry::memory::client", "ShutdownCoordinator").is_err(),
+        "through the roof"
+    );
     assert!(check("coordinator", "handle").is_ok());
     assert!(
         check("nonsense", "handle").is_err(),
         "every module has a floor"
     );
+    let found = |module: &str, code: &str| -> Vec<String> {
+        targets(module, code)
+            .into_iter()
+            .map(|(_, target)| target)
+            .collect()
+    };
     assert_eq!(
-        targets("    use crate::{budget::Budget, state};"),
+        found("lib", "use crate::{budget::Budget, state};"),
         ["budget", "state"]
     );
-    assert_eq!(targets("let x = crate::server::serve(a);"), ["server"]);
+    assert_eq!(
+        found("lib", "let x = crate::server::serve(a);"),
+        ["server::serve"]
+    );
+    assert_eq!(
+        found(
+            "probe",
+            "use crate::{\n    handle::{self, Guard},\n    coordinator::X,\n};"
+        ),
+        ["handle", "handle", "coordinator"],
+        "over several lines"
+    );
+    assert_eq!(
+        found(
+            "registry::memory::client",
+            "use super::super::super::coordinator::X;"
+        ),
+        ["coordinator"],
+        "by way of super"
+    );
+    assert_eq!(
+        found("server::stock", "use super::acceptor::A;"),
+        ["server::acceptor"]
+    );
+    assert_eq!(
+        found("probe", "use crate::ShutdownCoordinator;"),
+        ["ShutdownCoordinator"]
+    );
+    assert_eq!(
+        code_of("a // crate::x\n#[cfg(test)]\nmod tests { crate::y }"),
+        "a \n"
+    );
 }
 
 fn check(module: &str, target: &str) -> Result<(), String> {
+    if target.starts_with(char::is_uppercase) {
+        // What the root re-exports is for users; inside, a thing is imported from where it is defined.
+        return match FLOORS
+            .iter()
+            .rev()
+            .take(2)
+            .any(|(_, names)| names.contains(&room(module)))
+        {
+            true => Ok(()),
+            false => Err(format!("`{module}` imports `{target}` through the roof")),
+        };
+    }
     let from = floor(module).ok_or_else(|| format!("`{module}` has no floor: add it to FLOORS"))?;
     let to = floor(target).ok_or_else(|| format!("`{target}` has no floor: add it to FLOORS"))?;
     if room(module) == room(target) || to < from || CLOSETS.contains(&(room(module), room(target)))
@@ -145,58 +196,98 @@ fn module_of(file: &Path) -> String {
     parts.join("::")
 }
 
-/// Lines of code with their numbers, without comments and without what follows the first test module.
-fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+/// The code without comments and without what follows the first test module; lines keep their numbers.
+fn code_of(text: &str) -> String {
     text.lines()
-        .enumerate()
-        .take_while(|(_, line)| {
-            !line.starts_with("#[cfg(test)]") && !line.starts_with("#[cfg(all(test")
-        })
-        .filter(|(_, line)| !line.trim_start().starts_with("//"))
-        .map(|(n, line)| (n + 1, line))
-}
-
-/// The modules that a line names after `crate::`, a braced list included.
-fn targets(line: &str) -> Vec<String> {
-    line.match_indices("crate::")
-        .filter(|(at, _)| {
-            !line[..*at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$')
-        })
-        .flat_map(|(at, found)| {
-            let path = &line[at + found.len()..];
-            match path.strip_prefix('{') {
-                Some(list) => list
-                    .split(['}', ';'])
-                    .next()
-                    .unwrap_or("")
-                    .split(',')
-                    .map(first_names)
-                    .collect(),
-                None => vec![first_names(path)],
-            }
-        })
-        // A path that starts with a type or a macro names the root, which only the roof may.
-        .filter(|name| name.starts_with(|c: char| c.is_lowercase()))
+        .take_while(|line| !line.starts_with("#[cfg(test)]") && !line.starts_with("#[cfg(all(test"))
+        .map(|line| line.split("//").next().unwrap_or_default().to_owned() + "\n")
         .collect()
 }
 
-/// The module that a path starts with: two names where the second is a module of a listed floor.
-fn first_names(path: &str) -> String {
-    let names: Vec<_> = path
-        .trim()
-        .split("::")
-        .map(|name| {
-            name.split(|c: char| !c.is_alphanumeric() && c != '_')
-                .next()
-                .unwrap_or("")
-        })
-        .collect();
-    let two = names.iter().take(2).copied().collect::<Vec<_>>().join("::");
-    match FLOORS
-        .iter()
-        .any(|(_, listed)| listed.contains(&two.as_str()))
+/// The modules that the code names by `crate::` or `super::`, each with its place.
+fn targets(module: &str, code: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let mut from = 0;
+    while let Some((at, root)) = ["crate::", "super::"]
+        .into_iter()
+        .filter_map(|root| code[from..].find(root).map(|at| (from + at, root)))
+        .min()
     {
-        true => two,
-        false => names.first().copied().unwrap_or("").to_owned(),
+        let mut rest = at;
+        let mut base: Vec<&str> = if root == "super::" {
+            module.split("::").collect()
+        } else {
+            Vec::new()
+        };
+        while code[rest..].starts_with("super::") {
+            base.pop();
+            rest += "super::".len();
+        }
+        if code[rest..].starts_with("crate::") {
+            rest += "crate::".len();
+        }
+        let is_part_of_a_name =
+            code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$');
+        if !is_part_of_a_name {
+            let mut paths = Vec::new();
+            use_tree(&code[rest..], &base.join("::"), &mut paths);
+            found.extend(paths.iter().map(|path| (at, listed_part(path))));
+        }
+        from = rest.max(at + root.len());
+    }
+    found
+}
+
+/// All paths of a use tree: `a::{b, c::d}` behind `base`. Returns how much of the text it took.
+fn use_tree(text: &str, base: &str, paths: &mut Vec<String>) -> usize {
+    let join = |name: &str| {
+        if base.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{base}::{name}")
+        }
+    };
+    if text.starts_with('{') {
+        let mut at = 1;
+        loop {
+            let rest = text[at..].trim_start_matches([' ', '\n', ',']);
+            at = text.len() - rest.len();
+            if rest.is_empty() || rest.starts_with('}') {
+                return (at + 1).min(text.len());
+            }
+            at += use_tree(rest, base, paths).max(1);
+            // Past what no path is made of: `as name`, `::*`.
+            at += text[at..].find([',', '}']).unwrap_or(text.len() - at);
+        }
+    }
+    let end = text
+        .find(|c: char| !c.is_alphanumeric() && c != '_')
+        .unwrap_or(text.len());
+    let name = &text[..end];
+    match text[end..].strip_prefix("::") {
+        Some(more) if more.starts_with(|c: char| c.is_alphabetic() || c == '_' || c == '{') => {
+            end + 2 + use_tree(more, &join(name), paths)
+        }
+        _ => {
+            paths.push(if name == "self" {
+                base.to_owned()
+            } else {
+                join(name)
+            });
+            end
+        }
+    }
+}
+
+/// The part of a path that names modules (or a function in one); a name at the root stays as it is.
+fn listed_part(path: &str) -> String {
+    let modules: Vec<_> = path
+        .split("::")
+        .take_while(|name| name.starts_with(|c: char| c.is_lowercase() || c == '_'))
+        .collect();
+    if modules.is_empty() {
+        path.to_owned()
+    } else {
+        modules.join("::")
     }
 }

@@ -57,7 +57,7 @@ impl Deadline {
         self.0 <= Instant::now()
     }
 
-    /// This deadline moved `length` earlier. An instant before the clock's origin stays at the origin.
+    /// This deadline moved `length` earlier; unmoved where that would be before the clock's origin.
     #[must_use]
     pub fn earlier_by(self, length: Duration) -> Self {
         // `checked_sub` fails only before the clock's origin; zero subtracted keeps the instant.

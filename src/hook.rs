@@ -90,7 +90,8 @@ impl HookContext {
         self.stage
     }
 
-    /// When the hook is dropped if it is not done.
+    /// When the hook is dropped if it is not done, as of its beginning. A deadline that is tightened while it runs drops
+    /// it earlier.
     #[must_use]
     pub const fn deadline(&self) -> Deadline {
         self.deadline

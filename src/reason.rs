@@ -15,7 +15,7 @@ pub enum Reason {
     PreStopHook,
     /// A signal arrived; its name, `SIGTERM` for instance.
     Signal(&'static str),
-    /// An `on_started` hook or a required registration failed; which one and why.
+    /// An `on_started` hook failed; which one and why.
     StartFailed(String),
     /// The main future ended by itself; how.
     TaskEnded(String),

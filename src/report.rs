@@ -224,7 +224,7 @@ pub struct ShutdownReport {
 impl ShutdownReport {
     /// Exit code: nothing went wrong.
     pub const CLEAN: u8 = 0;
-    /// Exit code: a start hook or a required registration failed.
+    /// Exit code: an `on_started` hook failed.
     pub const START_FAILED: u8 = 70;
     /// Exit code: a hook, a registry or the main future failed, but no request was lost.
     pub const DEGRADED: u8 = 71;

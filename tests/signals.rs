@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use prestop::{GracePeriod, Phase, ShutdownCoordinator, ShutdownCoordinatorBuilder};
+use prestop::{GracePeriod, Phase, ShutdownCoordinator, ShutdownCoordinatorBuilder, Signals};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
 
@@ -272,6 +272,15 @@ fn child() {
                 say("ready");
                 c.run(main).await.expect("a report").exit()
             }
+            "quit" => {
+                let c = builder(2)
+                    .signals(Signals::new().and_quit())
+                    .build()
+                    .expect("builds");
+                follow(&c);
+                let h = c.handle();
+                c.run(h.draining()).await.expect("a report").exit()
+            }
             "no run" => {
                 let c = builder(2).build().expect("builds");
                 say("built");
@@ -483,6 +492,16 @@ fn a_main_future_that_blocks_is_ended_by_the_watchdog() {
         assert!(ended.after < Duration::from_secs(2), "{:?}", ended.after);
         assert!(ended.stderr.contains("watchdog"), "{}", ended.stderr);
     }
+}
+
+/// Images made from nginx inherit `STOPSIGNAL SIGQUIT`.
+#[test]
+fn sigquit_is_a_trigger_when_it_was_asked_for() {
+    let mut program = Program::start("one quit");
+    program.says("ready");
+    program.send(Signal::QUIT);
+    program.says("stopped");
+    program.ends_with(0);
 }
 
 /// S10: a signal is heard although every thread of the service, or the one that reads signals for tokio, is blocked.

@@ -308,7 +308,9 @@ impl RequestTicket {
 
 impl Drop for RequestTicket {
     fn drop(&mut self) {
-        if *self.ended.get_mut() && !*self.lost.get_mut() {
+        // Cut, the request is a straggler, whatever its handler still made of that.
+        let cut = self.connection.cut.load(Ordering::Acquire);
+        if *self.ended.get_mut() && !*self.lost.get_mut() && !cut {
             self.connection.handle.state().tally.finished();
         }
         self.connection.request_ended(self.key);

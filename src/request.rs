@@ -39,9 +39,16 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// Method and path; never the query, which may hold secrets.
+    /// Method and path, or where a tunnel leads (CONNECT has no path); never the query, which may hold secrets.
     pub(crate) fn route(&self) -> String {
-        format!("{} {}", self.method, self.uri.path())
+        let target = match (self.uri.path(), self.uri.authority()) {
+            ("", Some(authority)) => {
+                let authority = authority.as_str();
+                authority.rsplit_once('@').map_or(authority, |(_, at)| at)
+            }
+            (path, _) => path,
+        };
+        format!("{} {target}", self.method)
     }
 }
 
@@ -233,5 +240,29 @@ pub(crate) fn say_close(version: Version, headers: &mut HeaderMap) {
             http::header::CONNECTION,
             http::HeaderValue::from_static("close"),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_names_the_path_or_the_tunnel_and_no_secret() {
+        let route = |method: Method, uri: &str| {
+            let request = http::Request::builder().method(method).uri(uri).body(());
+            Head::of(&request.unwrap()).route()
+        };
+        assert_eq!(route(Method::GET, "/orders?token=1"), "GET /orders");
+        assert_eq!(route(Method::GET, "http://user@test/orders"), "GET /orders");
+        assert_eq!(
+            route(Method::CONNECT, "db.test:5432"),
+            "CONNECT db.test:5432"
+        );
+        assert_eq!(
+            route(Method::CONNECT, "user:pass@db.test:5432"),
+            "CONNECT db.test:5432"
+        );
+        assert_eq!(route(Method::OPTIONS, "*"), "OPTIONS *");
     }
 }

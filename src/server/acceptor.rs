@@ -37,6 +37,8 @@ pub(super) struct Acceptor<L: Listener> {
     signal: watch::Receiver<Signal>,
     /// Once it has begun.
     sweep: Option<Sweep>,
+    /// How long it may last for want of file descriptors. An accept then fails whether somebody waits or not.
+    patience: Duration,
     accepted: u64,
 }
 
@@ -44,6 +46,8 @@ struct Sweep {
     began: Instant,
     /// When it ends, whoever may still connect.
     end: Instant,
+    /// When it ends for want of file descriptors.
+    last: Instant,
     /// The last time that the queue was not empty, for all that is known.
     busy: Instant,
 }
@@ -68,6 +72,18 @@ enum Handshakes {
 impl<L: Listener> Acceptor<L> {
     /// Counted at once: what was made for a coordinator is waited for by it.
     pub(super) fn new(handle: &ShutdownHandle, listener: L) -> Self {
+        // Idle connections give their descriptors back when the linger is over.
+        let patience = handle.state().settings.linger + SWEEP;
+        Self::with_patience(handle, listener, patience)
+    }
+
+    /// For a stock server, which closes idle connections when it is told, and is told after linger and sweep.
+    #[cfg(any(feature = "axum", feature = "tonic"))]
+    pub(super) fn for_stock(handle: &ShutdownHandle, listener: L) -> Self {
+        Self::with_patience(handle, listener, handle.state().settings.linger)
+    }
+
+    fn with_patience(handle: &ShutdownHandle, listener: L, patience: Duration) -> Self {
         let guard = handle.enter(Arc::new(OpenListener));
         Self {
             open: guard.ok().map(|guard| Open {
@@ -78,6 +94,7 @@ impl<L: Listener> Acceptor<L> {
             signal: handle.state().subscribe(),
             handle: handle.clone(),
             sweep: None,
+            patience,
             accepted: 0,
         }
     }
@@ -102,7 +119,9 @@ impl<L: Listener> Acceptor<L> {
                 // What connected before the listener closes is served: dropped with the queue, it would be reset
                 // after its handshake, often with a request already sent (T9).
                 open.ignore_handshakes();
-                let sweep = self.sweep.get_or_insert_with(|| Sweep::new(&signal));
+                let sweep = self
+                    .sweep
+                    .get_or_insert_with(|| Sweep::new(&signal, self.patience));
                 let swept = sweep.over_at(open.handshakes, signal.haste);
                 if swept <= now {
                     return self.close();
@@ -146,10 +165,15 @@ impl<L: Listener> Acceptor<L> {
                 match back_off(&error) {
                     None => tracing::debug!(%error, "a client gave up before it was accepted"),
                     Some(wait) => {
-                        tracing::error!(listener = %self, %error, ?wait, "accept failed");
-                        // In the sweep: often enough for a connection that ends to make room.
-                        let sweeps = self.sweep.is_some();
-                        tokio::time::sleep(if sweeps { QUIET / 4 } else { wait }).await;
+                        let Some(sweep) = &mut self.sweep else {
+                            tracing::error!(listener = %self, %error, ?wait, "accept failed");
+                            tokio::time::sleep(wait).await;
+                            return None;
+                        };
+                        sweep.go_on();
+                        tracing::debug!(listener = %self, %error, "accept failed");
+                        // Often enough for a connection that ends to make room.
+                        tokio::time::sleep(QUIET / 4).await;
                     }
                 }
                 None
@@ -206,15 +230,21 @@ impl<L: Listener> Drop for Open<L> {
 }
 
 impl Sweep {
-    fn new(signal: &Signal) -> Self {
+    fn new(signal: &Signal, patience: Duration) -> Self {
         let now = Instant::now();
         // A drain may be shorter than a sweep: the other half is for those it found.
         let drain = signal.stop.map_or(SWEEP, |stop| stop.drain_by.remaining());
         Self {
             began: now,
             end: now + SWEEP.min(drain / 2),
+            last: now + patience.min(drain / 2),
             busy: now,
         }
+    }
+
+    /// Nobody was accepted for want of descriptors, which may change.
+    fn go_on(&mut self) {
+        self.end = self.last.min(Instant::now() + SWEEP).max(self.end);
     }
 
     /// When the queue counts as swept, as long as nobody connects.

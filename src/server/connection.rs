@@ -317,7 +317,9 @@ impl RequestTicket {
 
 impl Drop for RequestTicket {
     fn drop(&mut self) {
-        let answered = *self.ended.get_mut() && !*self.lost.get_mut();
+        // Cut, the request is a straggler, whatever its handler still made of that.
+        let cut = self.connection.cut.load(Ordering::Acquire);
+        let answered = *self.ended.get_mut() && !*self.lost.get_mut() && !cut;
         self.connection.request_ended(self.key, answered);
     }
 }

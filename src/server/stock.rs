@@ -56,7 +56,7 @@ impl DrainListener {
             handle: handle.clone(),
             #[cfg(feature = "axum")]
             address: listener.local_addr(),
-            acceptor: Acceptor::new(handle, listener),
+            acceptor: Acceptor::for_stock(handle, listener),
             held: Some(Held::new(handle, |held| &mut held.listeners)),
         }
     }

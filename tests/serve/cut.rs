@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::BytesRejection;
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
+use http::StatusCode;
 use hyper_util::rt::TokioIo;
 use prestop::{Phase, ShutdownReport, WorkKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -60,6 +62,33 @@ async fn a_handler_that_never_returns_is_cut_at_the_deadline_and_named() {
     assert_eq!(straggler.bytes, Some((head.len() as u64, 0)));
     assert_eq!((report.requests.cut, report.requests.finished), (1, 0));
     assert!(report.total < Duration::from_secs(4), "{report}");
+}
+
+/// The handler sees its request's body fail, and answers that: too late.
+#[tokio::test]
+async fn a_request_that_was_cut_is_not_finished() {
+    let app = Router::new().route(
+        "/echo",
+        post(async |body: Result<Bytes, BytesRejection>| {
+            body.map_or(StatusCode::BAD_REQUEST, |_| StatusCode::OK)
+        }),
+    );
+    let server = Server::start(builder().build().unwrap(), app).await;
+    let mut client = server.http1().await;
+    client
+        .send("POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: 8\r\n\r\nhalf")
+        .await;
+    until("the handler", || {
+        let all = server.h.in_flight();
+        all.iter().any(|s| s.kind == WorkKind::Request)
+    })
+    .await;
+    server.stop_to_closed().await;
+    server.h.force();
+    let report = server.report().await;
+    forced(&report);
+    let r = report.requests;
+    assert_eq!((r.cut, r.finished), (1, 0), "{report}");
 }
 
 /// S3: the handler is done, the answer is larger than every buffer, the client reads nothing.

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::routing::get;
 use prestop::{Phase, ShutdownReport, WorkKind, serve};
 
-use crate::raw_http2::{Http2, OK};
+use crate::support::raw_http2::{Http2, OK};
 use crate::support::*;
 
 fn app() -> Router {
@@ -66,7 +66,7 @@ async fn an_exempt_stream_on_http2_is_cut_when_nothing_else_is_in_flight() {
     for server in [by_serve(LONG).await, by_layer().await] {
         let mut client = Http2::connect(server.addr).await;
         client.get(1, "/watch").await;
-        client.next(crate::raw_http2::DATA).await;
+        client.next(crate::support::raw_http2::DATA).await;
         server.stop();
         client.drain().await;
         quick(&server.clean().await);
@@ -145,7 +145,7 @@ async fn a_watch_beside_requests_ends_when_they_have() {
     let server = by_serve(Duration::from_millis(500)).await;
     let mut client = Http2::connect(server.addr).await;
     client.get(1, "/watch").await;
-    client.next(crate::raw_http2::DATA).await;
+    client.next(crate::support::raw_http2::DATA).await;
     client.get(3, "/hello").await;
     assert_eq!(client.answer(3, false).await, (OK, b"hello".to_vec()));
     server.stop();

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::raw_http2::*;
+use crate::support::raw_http2::*;
 use crate::support::*;
 
 const LINGER: Duration = Duration::from_millis(500);

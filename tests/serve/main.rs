@@ -12,5 +12,4 @@ mod exempt;
 mod http1;
 mod http2;
 mod listener;
-mod raw_http2;
 mod stress;

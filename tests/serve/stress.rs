@@ -9,7 +9,7 @@ use axum::routing::get;
 use prestop::Phase;
 use tokio::net::TcpStream;
 
-use crate::raw_http2::{Http2, PING};
+use crate::support::raw_http2::{Http2, PING};
 use crate::support::*;
 
 /// Requests on HTTP/2 connections without a pause, through the whole stop. Every stream that was opened before the
@@ -153,7 +153,7 @@ async fn every_handler_is_gone_before_the_hooks_of_the_end() {
             let mut client = server.http1().await;
             client.send_get("/never").await;
             clients1.push(client);
-            let mut client = crate::raw_http2::Http2::connect(server.addr).await;
+            let mut client = crate::support::raw_http2::Http2::connect(server.addr).await;
             for stream in [1, 3, 5] {
                 client.get(stream, "/never").await;
             }

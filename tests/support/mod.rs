@@ -2,6 +2,8 @@
 // Each test binary uses its part; what may panic in a test may in its helpers.
 #![allow(dead_code, clippy::unwrap_used, unreachable_pub)]
 
+pub mod raw_http2;
+
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -175,7 +177,10 @@ pub struct Http1 {
 
 impl Http1 {
     pub async fn connect(addr: SocketAddr) -> Self {
-        let io = within("connect", TcpStream::connect(addr)).await.unwrap();
+        Self::over(within("connect", TcpStream::connect(addr)).await.unwrap())
+    }
+
+    pub fn over(io: TcpStream) -> Self {
         io.set_nodelay(true).unwrap();
         Self {
             io,
@@ -191,6 +196,13 @@ impl Http1 {
         within("write", self.io.write_all(bytes.as_ref()))
             .await
             .unwrap();
+    }
+
+    /// Whether the connection took it.
+    pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        within("write", self.io.write_all(bytes.as_ref()))
+            .await
+            .is_ok()
     }
 
     pub async fn send_get(&mut self, path: &str) {

@@ -1,12 +1,13 @@
 //! An HTTP/2 client that does nothing by itself: no acknowledgement, no window, no goodbye.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::within;
+use super::within;
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -35,6 +36,11 @@ impl Frame {
         matches!(self.kind, DATA | HEADERS) && self.flags & END_STREAM != 0
     }
 
+    /// One that asks for an answer.
+    pub fn is_ping(&self) -> bool {
+        self.kind == PING && self.flags & ACK == 0
+    }
+
     /// The last stream that a GOAWAY lets finish.
     pub fn last_stream(&self) -> u32 {
         assert_eq!(self.kind, GOAWAY);
@@ -45,6 +51,8 @@ impl Frame {
 pub struct Http2 {
     pub io: TcpStream,
     buf: Vec<u8>,
+    /// How many bytes this client has sent.
+    pub sent: usize,
 }
 
 impl Http2 {
@@ -57,6 +65,7 @@ impl Http2 {
         let mut client = Self {
             io,
             buf: Vec::new(),
+            sent: 0,
         };
         client.write(PREFACE).await;
         client
@@ -93,6 +102,7 @@ impl Http2 {
 
     pub async fn write(&mut self, bytes: &[u8]) {
         within("write", self.io.write_all(bytes)).await.unwrap();
+        self.sent += bytes.len();
     }
 
     pub async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
@@ -153,7 +163,7 @@ impl Http2 {
             match frame.kind {
                 HEADERS if status == 0 => status = frame.payload[0],
                 DATA => body.extend(&frame.payload),
-                PING if acknowledge && frame.flags & ACK == 0 => self.pong(&frame).await,
+                PING if acknowledge && frame.is_ping() => self.pong(&frame).await,
                 RST_STREAM => panic!("reset: {frame:?}"),
                 _ => {}
             }
@@ -162,6 +172,30 @@ impl Http2 {
                 return (status, body);
             }
         }
+    }
+
+    /// The bodies of so many streams, each begun with a 200 and ended; or fewer, where the connection has ended. PINGs
+    /// are acknowledged.
+    pub async fn bodies(&mut self, streams: usize) -> HashMap<u32, Vec<u8>> {
+        let (mut open, mut ended) = (HashMap::new(), HashMap::new());
+        while ended.len() < streams {
+            let Ok(frame) = self.frame().await else { break };
+            match frame.kind {
+                HEADERS if frame.payload[0] == OK => drop(open.insert(frame.stream, Vec::new())),
+                DATA => open
+                    .get_mut(&frame.stream)
+                    .expect("a head came first")
+                    .extend(&frame.payload),
+                _ if frame.is_ping() => self.pong(&frame).await,
+                _ => {}
+            }
+            if frame.ends_stream()
+                && let Some(body) = open.remove(&frame.stream)
+            {
+                ended.insert(frame.stream, body);
+            }
+        }
+        ended
     }
 
     pub async fn pong(&mut self, ping: &Frame) {

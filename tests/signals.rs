@@ -175,6 +175,7 @@ async fn stuck(grace: u64, on_stopped: bool) {
         .lame_duck(Duration::from_secs(1))
         .on_stopped("hangs", move |_| async move {
             if on_stopped {
+                say("hanging");
                 std::future::pending::<()>().await;
             }
         })
@@ -382,7 +383,7 @@ fn a_third_sigint_exits_at_once() {
     program.send(Signal::INT);
     program.says("draining");
     program.send(Signal::INT);
-    program.says("stopping");
+    program.says("hanging");
     program.send(Signal::INT);
     let ended = program.ends_with(130);
     assert!(ended.after < Duration::from_secs(2), "{:?}", ended.after);

@@ -17,7 +17,7 @@ use crate::support::{Http1, grace, local, within};
 const STOPS: usize = 100;
 const STOPS_ALONE: usize = 5;
 const CLIENTS: usize = 100;
-const STOPS_AT_ONCE: usize = 2;
+const STOPS_AT_ONCE: usize = 4;
 const LAME_DUCK: Duration = Duration::from_millis(40);
 /// Longer than a busy machine takes for a client's turn: a request that is sent within it is answered.
 const LINGER: Duration = Duration::from_secs(5);

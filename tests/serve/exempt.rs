@@ -163,7 +163,7 @@ async fn exempt_work_is_never_a_straggler() {
     server.stop_to_closed().await;
     server.h.force();
     client.drain().await;
-    until("the cut", || !server.h.report().stragglers.is_empty()).await;
+    until("the cut", || server.h.guard("late").is_err()).await;
     drop(busy);
     let report = server.report().await;
     let kinds: Vec<_> = report.stragglers.iter().map(|s| s.kind).collect();
@@ -198,7 +198,7 @@ async fn an_exempt_upgrade_neither_delays_nor_is_a_straggler() {
     let busy = server.h.guard("busy").unwrap();
     server.stop_to_closed().await;
     server.h.force();
-    until("the cut", || !server.h.report().stragglers.is_empty()).await;
+    until("the cut", || server.h.guard("late").is_err()).await;
     drop(busy);
     let report = server.report().await;
     let kinds: Vec<_> = report.stragglers.iter().map(|s| s.kind).collect();

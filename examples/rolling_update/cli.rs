@@ -12,8 +12,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// gateway at a fixed rate and replaces the replicas one by one as a Kubernetes Deployment does (maxSurge 1,
 /// maxUnavailable 0). Nothing is retried, and the gateway, like kube-proxy, learns of a change one second late.
 ///
-/// Exit code: 0 when `prestop` lost nothing, 1 when it lost a request, 2 when the run could not be made,
-/// 130 when it was interrupted.
+/// Exit code: 0 when `prestop` lost nothing, 1 when it lost a request (or `prestop-axum` did, or the control `none`),
+/// 2 when the run could not be made, 130 when it was interrupted.
 #[derive(Debug, Parser)]
 #[command(
     name = "rolling_update",

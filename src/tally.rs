@@ -32,6 +32,7 @@ impl Tally {
     }
 
     /// What was counted as started turned out to be exempt. The sum stays right whichever shard takes it back.
+    #[cfg_attr(not(feature = "server"), allow(dead_code))]
     pub(crate) fn not_started(&self) {
         self.mine().started.fetch_sub(1, Ordering::Relaxed);
     }

@@ -69,10 +69,11 @@ impl Shard {
 }
 
 impl InFlight {
-    /// One shard per hardware thread, at most 16: past that the sum costs more than the sharing.
+    /// Eight shards per hardware thread, so that threads that come and go rarely meet on one; at most 64, since closing
+    /// looks at each.
     pub(crate) fn new() -> Self {
         let threads = std::thread::available_parallelism().map_or(4, usize::from);
-        Self::with_shards(threads.next_power_of_two().min(16))
+        Self::with_shards((8 * threads.next_power_of_two()).min(64))
     }
 
     pub(crate) fn with_shards(shards: usize) -> Self {

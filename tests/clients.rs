@@ -91,11 +91,11 @@ struct Served {
 }
 
 impl Service {
-    async fn start() -> Self {
+    async fn start(lame_duck: &str) -> Self {
         let test = std::env::current_exe().unwrap();
         let profile = test.ancestors().nth(2).expect("it lies in <profile>/deps");
         let mut child = Command::new(profile.join("examples/service"))
-            .args(["127.0.0.1:0", LAME_DUCK])
+            .args(["127.0.0.1:0", lame_duck])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -253,7 +253,7 @@ async fn all_go_on(clients: &mut Vec<Running>) {
 /// Starts the clients, each a program and its arguments in which `URL` is the service, replaces the service twice
 /// while they run, and returns what they printed and how many requests the services have answered.
 async fn through_stops(clients: &[(&str, &[&str])]) -> (Vec<(String, String)>, u64) {
-    let mut service = Service::start().await;
+    let mut service = Service::start(LAME_DUCK).await;
     let gateway = Gateway::start(service.address).await;
     let url = format!("http://{}", gateway.address);
     let mut running = Vec::new();
@@ -273,7 +273,7 @@ async fn through_stops(clients: &[(&str, &[&str])]) -> (Vec<(String, String)>, u
     for _ in 0..2 {
         sleep(PAUSE).await;
         all_go_on(&mut running).await;
-        let old = std::mem::replace(&mut service, Service::start().await);
+        let old = std::mem::replace(&mut service, Service::start(LAME_DUCK).await);
         old.sigterm();
         sleep(LAG).await;
         *gateway.backend.lock().unwrap() = service.address;
@@ -420,13 +420,14 @@ async fn curl_gets_its_downloads_through_the_drain() {
     if !have(&["curl"]) {
         return;
     }
-    let mut service = Service::start().await;
+    // Long enough for four programs to start on a busy machine; what they ask for takes longer still.
+    let mut service = Service::start("6").await;
     let url = format!("http://{}", service.address);
     service.sigterm();
     service.says("lame_duck").await;
     let mut running = Vec::new();
     for (protocol, version) in [("--http1.1", "1.1"), ("--http2-prior-knowledge", "2")] {
-        for (path, bytes) in [("/slow?ms=4000", 30), ("/stream?chunks=40", 40 * 64)] {
+        for (path, bytes) in [("/slow?ms=12000", 30), ("/stream?chunks=120", 120 * 64)] {
             let url = format!("{url}{path}");
             let args = [&CURL[..], &[protocol, &url]].concat();
             let wanted = format!("0 200 {version} {bytes} 1\n");

@@ -45,6 +45,8 @@ const LAG: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(500);
 /// Two stops take five seconds. A client that runs for this long meets both of them.
 const SECONDS: u64 = 8;
+/// Each test loads the whole machine, and two at once would be a test of it.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 /// Nothing here takes this long.
 const BOUND: Duration = Duration::from_secs(40);
 
@@ -111,9 +113,9 @@ impl Service {
         }
     }
 
-    fn sigterm(&self) {
+    fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child.id().unwrap()).unwrap()).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
+        kill_process(pid, signal).unwrap();
     }
 
     async fn says(&mut self, phase: &str) {
@@ -159,7 +161,8 @@ fn line_with<'a>(text: &'a str, part: &str) -> &'a str {
 struct Gateway {
     address: SocketAddr,
     backend: Arc<Mutex<SocketAddr>>,
-    accepted: Arc<AtomicUsize>,
+    /// Connections that got through to a backend.
+    connected: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -168,16 +171,17 @@ impl Gateway {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let backend = Arc::new(Mutex::new(backend));
-        let accepted = Arc::new(AtomicUsize::new(0));
-        let (to, count) = (backend.clone(), accepted.clone());
+        let connected = Arc::new(AtomicUsize::new(0));
+        let (to, connections) = (backend.clone(), connected.clone());
         let task = tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
-                count.fetch_add(1, Ordering::SeqCst);
                 let to = *to.lock().unwrap();
+                let connections = connections.clone();
                 tokio::spawn(async move {
                     match TcpStream::connect(to).await {
                         Ok(server) => {
+                            connections.fetch_add(1, Ordering::SeqCst);
                             client.set_nodelay(true).unwrap();
                             server.set_nodelay(true).unwrap();
                             splice::splice(client, server, Duration::ZERO).await;
@@ -190,9 +194,18 @@ impl Gateway {
         Self {
             address,
             backend,
-            accepted,
+            connected,
             task,
         }
+    }
+
+    async fn connections(&self, at_least: usize) {
+        within("the clients' connections", async {
+            while self.connected.load(Ordering::SeqCst) < at_least {
+                sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
     }
 }
 
@@ -253,6 +266,7 @@ async fn all_go_on(clients: &mut Vec<Running>) {
 /// Starts the clients, each a program and its arguments in which `URL` is the service, replaces the service twice
 /// while they run, and returns what they printed and how many requests the services have answered.
 async fn through_stops(clients: &[(&str, &[&str])]) -> (Vec<(String, String)>, u64) {
+    let _alone = ALONE.lock().await;
     let mut service = Service::start(LAME_DUCK).await;
     let gateway = Gateway::start(service.address).await;
     let url = format!("http://{}", gateway.address);
@@ -260,21 +274,16 @@ async fn through_stops(clients: &[(&str, &[&str])]) -> (Vec<(String, String)>, u
     for (program, args) in clients {
         let args: Vec<String> = args.iter().map(|a| a.replace("URL", &url)).collect();
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        let before = gateway.accepted.load(Ordering::SeqCst);
+        let before = gateway.connected.load(Ordering::SeqCst);
         running.push(Running::start(program, &args));
-        within("the client's first connection", async {
-            while gateway.accepted.load(Ordering::SeqCst) == before {
-                sleep(Duration::from_millis(1)).await;
-            }
-        })
-        .await;
+        gateway.connections(before + 1).await;
     }
     let mut finished = 0;
     for _ in 0..2 {
         sleep(PAUSE).await;
         all_go_on(&mut running).await;
         let old = std::mem::replace(&mut service, Service::start(LAME_DUCK).await);
-        old.sigterm();
+        old.signal(Signal::TERM);
         sleep(LAG).await;
         *gateway.backend.lock().unwrap() = service.address;
         let served = old.ended().await;
@@ -287,7 +296,7 @@ async fn through_stops(clients: &[(&str, &[&str])]) -> (Vec<(String, String)>, u
     for client in running {
         ended.push(client.ended().await);
     }
-    service.sigterm();
+    service.signal(Signal::TERM);
     finished += service.ended().await.finished;
     (ended, finished)
 }
@@ -414,16 +423,17 @@ async fn java_loses_nothing_through_stops() {
     assert_eq!(counted, [finished, 0], "{out}{err}");
 }
 
-/// The clients connect in the lame duck and read on when nobody can connect any more.
+/// The clients connect in the lame duck, which ends when they have, and read on when nobody can connect any more.
 #[tokio::test]
 async fn curl_gets_its_downloads_through_the_drain() {
     if !have(&["curl"]) {
         return;
     }
-    // Long enough for four programs to start on a busy machine; what they ask for takes longer still.
-    let mut service = Service::start("6").await;
-    let url = format!("http://{}", service.address);
-    service.sigterm();
+    let _alone = ALONE.lock().await;
+    let mut service = Service::start("15").await;
+    let gateway = Gateway::start(service.address).await;
+    let url = format!("http://{}", gateway.address);
+    service.signal(Signal::TERM);
     service.says("lame_duck").await;
     let mut running = Vec::new();
     for (protocol, version) in [("--http1.1", "1.1"), ("--http2-prior-knowledge", "2")] {
@@ -434,6 +444,8 @@ async fn curl_gets_its_downloads_through_the_drain() {
             running.push((Running::start("curl", &args), wanted));
         }
     }
+    gateway.connections(running.len()).await;
+    service.signal(Signal::INT);
     service.says("draining").await;
     while TcpStream::connect(service.address).await.is_ok() {
         sleep(Duration::from_millis(1)).await;

@@ -152,9 +152,11 @@ fn header(options: &Options, plan: &Plan, gateway: &Gateway) -> String {
         None => format!("{} requests/s", plan.rate),
         Some(clients) => format!("{clients} mostly idle clients"),
     };
-    let registry = match options.registry {
-        RegistryKind::Memory => "in the embedded registry".to_owned(),
-        other => format!("in {}", other.name()),
+    let registry = options.registry;
+    let registry = if registry == RegistryKind::Memory {
+        "in the embedded registry".to_owned()
+    } else {
+        format!("in {}", registry.name())
     };
     format!(
         "A rolling update of a service with {} {registry} under {load}, without retries{delay}.\n\

@@ -121,7 +121,10 @@ pub trait Backend: Send + Sync {
 
 /// Who is listed, and since when who is not.
 #[derive(Clone, Default)]
-pub struct Seen(Arc<Mutex<Vec<(Instant, Vec<SocketAddr>)>>>);
+pub struct Seen(Arc<Mutex<Vec<View>>>);
+
+/// Who was listed from a moment on.
+type View = (Instant, Vec<SocketAddr>);
 
 impl Seen {
     /// These are, from now on.

@@ -79,6 +79,7 @@ mod facade;
 mod handle;
 mod hook;
 mod in_flight;
+mod last_gasp;
 #[cfg(feature = "middleware")]
 mod middleware;
 mod phase;

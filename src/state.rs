@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::budget::{Budget, Shares};
 use crate::deadline::Deadline;
 use crate::in_flight::InFlight;
+use crate::last_gasp::LastGasps;
 use crate::phase::Phase;
 use crate::reason::Reason;
 use crate::report::{Draft, ShutdownReport};
@@ -164,6 +165,7 @@ pub(crate) struct State {
     pub(crate) settings: Settings,
     pub(crate) in_flight: InFlight,
     pub(crate) roster: Roster,
+    pub(crate) last_gasps: LastGasps,
     pub(crate) tally: Tally,
     /// Of listeners and connections that stock servers were given.
     pub(crate) holdback: watch::Sender<Holdback>,
@@ -190,6 +192,7 @@ impl State {
             settings,
             in_flight: InFlight::new(),
             roster: Roster::new(),
+            last_gasps: LastGasps::default(),
             tally: Tally::default(),
             holdback: watch::Sender::default(),
             draft: Mutex::new(Draft::new(timeline)),

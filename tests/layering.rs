@@ -31,6 +31,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "server",
             "probe",
             "registry::memory",
+            "registry::etcd",
             "registry::http",
         ],
     ),
@@ -39,7 +40,10 @@ const FLOORS: &[(&str, &[&str])] = &[
 ];
 
 /// What stands in a room and is shared with its neighbours: the one HTTP client under all HTTP registries.
-const CLOSETS: &[(&str, &str)] = &[("registry::memory", "registry::http")];
+const CLOSETS: &[(&str, &str)] = &[
+    ("registry::memory", "registry::http"),
+    ("registry::etcd", "registry::http"),
+];
 
 #[test]
 fn every_import_goes_down() {

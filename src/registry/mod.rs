@@ -10,6 +10,9 @@ use crate::error::BoxError;
 
 mod instance;
 
+#[cfg(feature = "etcd")]
+#[cfg_attr(docsrs, doc(cfg(feature = "etcd")))]
+pub mod etcd;
 #[cfg(feature = "_registry-http")]
 mod http;
 #[cfg(feature = "memory")]

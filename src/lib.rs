@@ -61,6 +61,7 @@
 //! as a `Router`, `c.listener`), `tonic` (`c.incoming`), `memory` (the embedded registry),
 //! `consul`, `serde` (the report as JSON). A feature adds API and never changes
 //! behaviour.
+//! `etcd` ([`registry::etcd`]), `serde` (the report as JSON). A feature adds API and never changes behaviour.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Without the default features some of what the prose links to is not there.
 #![cfg_attr(

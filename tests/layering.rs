@@ -32,6 +32,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "probe",
             "registry::consul",
             "registry::memory",
+            "registry::etcd",
             "registry::http",
         ],
     ),
@@ -43,6 +44,8 @@ const FLOORS: &[(&str, &[&str])] = &[
 const CLOSETS: &[(&str, &str)] = &[
     ("registry::consul", "registry::http"),
     ("registry::memory", "registry::http"),
+    ("registry::memory", "registry::http"),
+    ("registry::etcd", "registry::http"),
 ];
 
 #[test]

@@ -33,6 +33,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "handler",
             "server",
             "probe",
+            "registry::consul",
             "registry::memory",
             "registry::http",
         ],
@@ -42,7 +43,10 @@ const FLOORS: &[(&str, &[&str])] = &[
 ];
 
 /// What stands in a room and is shared with its neighbours: the one HTTP client under all HTTP registries.
-const CLOSETS: &[(&str, &str)] = &[("registry::memory", "registry::http")];
+const CLOSETS: &[(&str, &str)] = &[
+    ("registry::consul", "registry::http"),
+    ("registry::memory", "registry::http"),
+];
 
 #[test]
 fn every_import_goes_down() {

@@ -80,6 +80,8 @@ mod error;
 mod exit;
 mod facade;
 mod handle;
+#[cfg(any(feature = "axum", feature = "tonic"))]
+mod handler;
 mod hook;
 #[cfg(all(feature = "hook", any(unix, feature = "probe")))]
 mod hook_call;
@@ -103,6 +105,8 @@ mod server;
 #[cfg(feature = "signal")]
 mod signal;
 mod state;
+#[cfg(feature = "middleware")]
+mod stream;
 mod sync;
 mod tally;
 mod timeline;
@@ -112,6 +116,12 @@ pub use coordinator::{ShutdownCoordinator, ShutdownCoordinatorBuilder};
 pub use deadline::Deadline;
 pub use error::{BoxError, Error};
 pub use handle::{Guard, ShutdownHandle};
+#[cfg(feature = "websocket")]
+#[cfg_attr(docsrs, doc(cfg(feature = "websocket")))]
+pub use handler::DrainWebSocket;
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+pub use handler::NoStopSignal;
 pub use hook::{HookContext, HookName, LifecycleHook, TaskOutput};
 #[cfg(all(feature = "hook", unix))]
 #[cfg_attr(docsrs, doc(cfg(all(feature = "hook", unix))))]
@@ -119,7 +129,7 @@ pub use hook_socket::{HookError, HookSocket, exec_hook};
 pub use in_flight::{Closed, InFlightGuard};
 #[cfg(feature = "middleware")]
 #[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
-pub use middleware::{DrainFuture, DrainLayer, DrainService};
+pub use middleware::{DrainFuture, DrainLayer, DrainService, StreamLayer, StreamService};
 pub use phase::Phase;
 #[cfg(all(feature = "hook", feature = "probe"))]
 #[cfg_attr(docsrs, doc(cfg(all(feature = "hook", feature = "probe"))))]
@@ -129,7 +139,8 @@ pub use probe::HookToken;
 pub use probe::Probes;
 pub use reason::Reason;
 pub use report::{
-    HookReport, LeaveOutcome, Outcome, RegistryReport, Requests, ShutdownReport, Stage, TaskReport,
+    HookReport, LeaveOutcome, Outcome, RegistryReport, Requests, ShutdownReport, Stage, Streams,
+    TaskReport,
 };
 #[cfg(feature = "middleware")]
 #[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
@@ -151,6 +162,12 @@ pub use server::{HttpService, Listener, Serve, serve};
 #[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
 pub use signal::Signals;
 pub use state::Readiness;
+#[cfg(feature = "middleware")]
+#[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
+pub use state::{LateRequests, TellAt};
+#[cfg(feature = "middleware")]
+#[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
+pub use stream::{StopSignal, StreamPolicy, UntilTold};
 pub use timeline::PhaseTime;
 
 /// The README's programs are compiled with the doc tests.

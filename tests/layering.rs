@@ -23,11 +23,15 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("record", &["state"]),
     ("waist, lower", &["handle"]),
     ("waist", &["hook", "hook_call", "registry", "request"]),
+    ("waist", &["hook", "registry", "stream"]),
+    // A request's body may be a stream.
+    ("waist, upper", &["request"]),
     (
         "rooms",
         &[
             "coordinator",
             "middleware",
+            "handler",
             "server",
             "probe",
             "registry::consul",

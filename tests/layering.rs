@@ -22,7 +22,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("record, lower", &["report"]),
     ("record", &["state"]),
     ("waist, lower", &["handle"]),
-    ("waist", &["hook", "registry", "request"]),
+    ("waist", &["hook", "hook_call", "registry", "request"]),
     (
         "rooms",
         &[
@@ -30,6 +30,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "middleware",
             "server",
             "probe",
+            "hook_socket",
             "registry::memory",
             "registry::http",
         ],

@@ -1,4 +1,4 @@
-//! The manifests of `examples/kind` and of the guide, read as the API server reads them (`kubectl apply` with strict
+//! The manifests of `examples/kind`, read as the API server reads them (`kubectl apply` with strict
 //! field validation), and held against the code, the Dockerfile and the script that they go with.
 #![cfg(not(loom))]
 
@@ -191,7 +191,15 @@ fn nothing_is_left_for_the_reader_to_fill_in() {
     for entry in fs::read_dir(KIND).expect("the example is there") {
         let path = entry.expect("an entry").path();
         let text = fs::read_to_string(&path).expect("text").to_lowercase();
-        for word in ["placeholder", "todo", "fixme", "changeme", "example.com", "<your", ":latest"] {
+        for word in [
+            "placeholder",
+            "todo",
+            "fixme",
+            "changeme",
+            "example.com",
+            "<your",
+            ":latest",
+        ] {
             assert!(!text.contains(word), "{word:?} in {}", path.display());
         }
     }
@@ -302,8 +310,14 @@ fn nobody_is_root_and_the_user_is_the_image_s() {
     for pod in [pod(&deployment), job_pod(&job)] {
         let shared = pod.security_context.as_ref().expect("said");
         assert_eq!(shared.run_as_non_root, Some(true));
-        assert_eq!(shared.run_as_user.map(|id| id.to_string()).as_deref(), Some(uid));
-        assert_eq!(shared.run_as_group.map(|id| id.to_string()).as_deref(), Some(gid));
+        assert_eq!(
+            shared.run_as_user.map(|id| id.to_string()).as_deref(),
+            Some(uid)
+        );
+        assert_eq!(
+            shared.run_as_group.map(|id| id.to_string()).as_deref(),
+            Some(gid)
+        );
         let own = container(pod).security_context.as_ref().expect("said");
         assert_eq!(own.allow_privilege_escalation, Some(false));
         assert_eq!(own.read_only_root_filesystem, Some(true));
@@ -320,10 +334,17 @@ fn selectors_meet_the_pods() {
     let labels = labels.labels.as_ref().expect("labels");
     let meets = |selector: &LabelSelector| {
         let wanted = selector.match_labels.as_ref().expect("labels");
-        !wanted.is_empty() && wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
+        !wanted.is_empty()
+            && wanted
+                .iter()
+                .all(|(key, value)| labels.get(key) == Some(value))
     };
     assert!(meets(&spec.selector));
-    for spread in pod(&deployment).topology_spread_constraints.iter().flatten() {
+    for spread in pod(&deployment)
+        .topology_spread_constraints
+        .iter()
+        .flatten()
+    {
         assert!(meets(spread.label_selector.as_ref().expect("a selector")));
     }
     let budget: PodDisruptionBudget =
@@ -333,15 +354,31 @@ fn selectors_meet_the_pods() {
     let Some(IntOrString::Int(away)) = budget.max_unavailable else {
         panic!("maxUnavailable as a number");
     };
-    assert!(away >= 1 && away < spec.replicas.expect("said"), "it would block every drain");
+    assert!(
+        away >= 1 && away < spec.replicas.expect("said"),
+        "it would block every drain"
+    );
     let service = service().spec.expect("a spec");
     let selector = service.selector.expect("a selector");
     assert!(!selector.is_empty());
-    assert!(selector.iter().all(|(key, value)| labels.get(key) == Some(value)));
+    assert!(
+        selector
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value))
+    );
     // The load's own pod is none of them.
-    let job = load_job().spec.expect("a spec").template.metadata.expect("metadata");
+    let job = load_job()
+        .spec
+        .expect("a spec")
+        .template
+        .metadata
+        .expect("metadata");
     let job = job.labels.expect("labels");
-    assert!(!selector.iter().all(|(key, value)| job.get(key) == Some(value)));
+    assert!(
+        !selector
+            .iter()
+            .all(|(key, value)| job.get(key) == Some(value))
+    );
 }
 
 #[test]
@@ -361,7 +398,10 @@ fn the_image_is_the_one_that_the_script_loads_and_nobody_pulls_it() {
         let (_, tag) = image.split_once(':').expect("a tag");
         assert_ne!(tag, "latest", "its pull policy would be Always");
         assert_eq!(container.image_pull_policy.as_deref(), Some("IfNotPresent"));
-        assert!(RUN.contains(&format!("image={image}\n")), "run.sh does not build {image}");
+        assert!(
+            RUN.contains(&format!("image={image}\n")),
+            "run.sh does not build {image}"
+        );
         assert!(DOCKERFILE.contains(&format!("--tag {image} ")));
     }
 }
@@ -369,43 +409,12 @@ fn the_image_is_the_one_that_the_script_loads_and_nobody_pulls_it() {
 #[tokio::test]
 async fn the_crate_takes_the_manifest_s_grace_period_with_the_hook_and_the_default_lame_duck() {
     let deployment = deployment();
-    let grace = pod(&deployment).termination_grace_period_seconds.expect("said");
+    let grace = pod(&deployment)
+        .termination_grace_period_seconds
+        .expect("said");
     ShutdownCoordinator::builder_without_signals()
         .grace_period(GracePeriod::from_secs(grace.try_into().expect("positive")).expect("seconds"))
         .lame_duck(std::time::Duration::from_secs(5))
         .build()
         .expect("it fits");
-}
-
-/// The YAML blocks of the guide: whole objects, or parts of a pod's spec.
-#[test]
-fn every_manifest_of_the_guide_is_what_the_api_takes() {
-    let guide = include_str!("../src/docs/kubernetes.md");
-    let mut seen = 0;
-    for block in guide.split("```yaml\n").skip(1) {
-        let block = block.split("\n```").next().expect("split yields one part");
-        for document in block.split("\n---\n") {
-            seen += 1;
-            let given: Value = serde_yaml_ng::from_str(document).expect(document);
-            if given["kind"].is_string() {
-                of_any_kind(document).unwrap_or_else(|error| panic!("{error}:\n{document}"));
-                continue;
-            }
-            // A part of a pod: made a whole one.
-            let spec = serde_json::from_value::<PodSpec>(with_containers(given.clone()))
-                .unwrap_or_else(|error| panic!("{error}:\n{document}"));
-            let written = serde_json::to_value(spec).expect("it was read");
-            let mut lost = Vec::new();
-            compare("", &given, &written, &mut lost);
-            assert!(lost.is_empty(), "{lost:?} is unknown in:\n{document}");
-        }
-    }
-    assert!(seen >= 4, "only {seen} manifests seen: the test reads the wrong file");
-}
-
-fn with_containers(mut pod: Value) -> Value {
-    if let Some(pod) = pod.as_object_mut() {
-        pod.entry("containers").or_insert_with(|| Value::Array(Vec::new()));
-    }
-    pod
 }

@@ -19,6 +19,7 @@
 //! | `TERMINATION_GRACE_PERIOD_SECONDS` | 30 | the pod's |
 //! | `LAME_DUCK_SECONDS` | 5 in a cluster, else 0 | longer behind an external load balancer |
 //! | `WARM_UP_SECONDS` | 1 | how long the start takes |
+//! | `PRESTOP_SOCKET` | a directory for run-time files | where the hooks find the process |
 //! | `HTTP_ADDRESS`, `GRPC_ADDRESS`, `PROBE_ADDRESS` | `0.0.0.0:8080`, `:50051`, `:9090` | |
 
 mod grpc;
@@ -38,7 +39,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Query, State};
 use axum::routing::get;
-use prestop::{BoxError, ShutdownCoordinator, serve};
+use prestop::{BoxError, HookSocket, ShutdownCoordinator, serve};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
@@ -53,6 +54,7 @@ struct Done {
 }
 
 fn main() -> Result<(), BoxError> {
+    prestop::exec_hook(); // `/app prestop` and `/app prestop started` end here
     if std::env::args().nth(1).as_deref() == Some("load") {
         return load::main();
     }
@@ -65,6 +67,7 @@ async fn service() -> Result<(), BoxError> {
     let done = Arc::<Done>::default();
     let (flush, warm_up) = (done.clone(), seconds("WARM_UP_SECONDS")?);
     let mut builder = ShutdownCoordinator::builder()
+        .hook_socket(HookSocket::from_env())
         .probe_listener(bind("PROBE_ADDRESS", "0.0.0.0:9090").await?)
         .on_started("warm the cache", move |_| {
             sleep(warm_up.unwrap_or(Duration::from_secs(1)))

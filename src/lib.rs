@@ -42,6 +42,7 @@
 //! - Several servers, stock servers, work without HTTP: [`ShutdownCoordinator::run`] with [`serve`](serve()),
 //!   [`DrainLayer`], [`ShutdownHandle::draining`], [`ShutdownHandle::spawn`], [`ShutdownHandle::guard`].
 //! - What happens when, and why: [`_docs::design`]. What becomes of each kind of client: [`_docs::connections`].
+//! - A program that is not written in Rust, nginx or a JVM: [`_docs::process`] (feature `process`).
 //! - A registry of one's own: [`registry::Registry`].
 //!
 //! What each way promises:
@@ -58,7 +59,8 @@
 //! # Cargo features
 //!
 //! Default: `signal`, `server` (with `middleware`), `probe`. Opt-in: `axum` (`ConnectInfo` on the own loop, the probes
-//! as a `Router`, `c.listener`), `tonic` (`c.incoming`), `memory` (the embedded registry), `serde` (the report as JSON). A feature adds API and never changes
+//! as a `Router`, `c.listener`), `tonic` (`c.incoming`), `memory` (the embedded registry), `process`
+//! (any program under the coordinator, Linux), `serde` (the report as JSON). A feature adds API and never changes
 //! behaviour.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Without the default features some of what the prose links to is not there.
@@ -83,6 +85,9 @@ mod middleware;
 mod phase;
 #[cfg(feature = "probe")]
 mod probe;
+#[cfg(all(feature = "process", target_os = "linux"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "process")))]
+pub mod process;
 mod random;
 mod reason;
 pub mod registry;

@@ -30,6 +30,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "middleware",
             "server",
             "probe",
+            "process",
             "registry::memory",
             "registry::http",
         ],
@@ -38,8 +39,11 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("roof, upper", &["lib"]),
 ];
 
-/// What stands in a room and is shared with its neighbours: the one HTTP client under all HTTP registries.
-const CLOSETS: &[(&str, &str)] = &[("registry::memory", "registry::http")];
+/// What stands in a room and is shared with its neighbours: the one HTTP client, made for the HTTP registries.
+const CLOSETS: &[(&str, &str)] = &[
+    ("process", "registry::http"),
+    ("registry::memory", "registry::http"),
+];
 
 #[test]
 fn every_import_goes_down() {

@@ -11,7 +11,7 @@ use crate::error::BoxError;
 mod instance;
 
 #[cfg(feature = "_registry-http")]
-mod http;
+pub(crate) mod http;
 #[cfg(feature = "memory")]
 #[cfg_attr(docsrs, doc(cfg(feature = "memory")))]
 pub mod memory;

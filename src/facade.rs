@@ -65,6 +65,41 @@ impl crate::ShutdownCoordinatorBuilder {
     }
 }
 
+#[cfg(all(feature = "hook", feature = "probe"))]
+impl crate::ShutdownCoordinatorBuilder {
+    /// [`probe_listener`](Self::probe_listener), and on it the preStop hook for the kubelet's `httpGet`: `GET /prestop`
+    /// with the token in the header `X-Prestop-Token`.
+    ///
+    /// It begins the stop with [`Reason::PreStopHook`](crate::Reason::PreStopHook) and answers 200 with one line when the
+    /// lame duck is over, at half of the grace period at the latest. Without the token, or with another one, it answers
+    /// 403 and does nothing; the kubelet takes any answer for a success (R23) and goes on with SIGTERM.
+    ///
+    /// The kubelet calls the pod's address, not the loopback: the listener must be bound to it (`0.0.0.0`). With
+    /// `hostNetwork` the manifest must say `host: 127.0.0.1` (R24).
+    #[cfg_attr(docsrs, doc(cfg(all(feature = "hook", feature = "probe"))))]
+    pub fn probe_listener_with_hook(
+        self,
+        listener: tokio::net::TcpListener,
+        token: crate::HookToken,
+    ) -> Self {
+        self.companion(|handle| crate::probe::listen_with_hook(listener, token, handle))
+    }
+}
+
+#[cfg(all(feature = "hook", unix))]
+impl crate::ShutdownCoordinatorBuilder {
+    /// Opens the socket over which `exec` hooks call this process, from `build` until
+    /// [`Stopped`](crate::Phase::Stopped); see [`HookSocket`](crate::HookSocket) and [`exec_hook`](crate::exec_hook).
+    ///
+    /// A preStop call begins the stop with [`Reason::PreStopHook`](crate::Reason::PreStopHook), which is the exact start
+    /// of the kubelet's clock, and is answered when the lame duck is over, at half of the grace period at the latest.
+    /// SIGTERM, which the kubelet sends then, changes nothing (S9).
+    #[cfg_attr(docsrs, doc(cfg(all(feature = "hook", unix))))]
+    pub fn hook_socket(self, socket: crate::HookSocket) -> Self {
+        self.starting(move |handle| crate::hook_socket::HookServer::start(&socket, handle))
+    }
+}
+
 #[cfg(feature = "axum")]
 impl ShutdownCoordinator {
     /// A listener for stock `axum::serve` whose connections the coordinator counts and sweeps, and cuts at the

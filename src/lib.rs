@@ -59,8 +59,9 @@
 //! # Cargo features
 //!
 //! Default: `signal`, `server` (with `middleware`), `probe`. Opt-in: `axum` (`ConnectInfo` on the own loop, the probes
-//! as a `Router`, `c.listener`), `tonic` (`c.incoming`), `memory` (the embedded registry), `process`
-//! (any program under the coordinator, Linux), `serde` (the report as JSON). A feature adds API and never changes
+//! as a `Router`, `c.listener`), `tonic` (`c.incoming`), `memory` (the embedded registry), `hook` (preStop and
+//! postStart hooks into the process), `process` (any program under the coordinator, Linux), `cli` (the binary
+//! `prestop`), `serde` (the report as JSON). A feature adds API and never changes
 //! behaviour.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Without the default features some of what the prose links to is not there.
@@ -79,6 +80,10 @@ mod exit;
 mod facade;
 mod handle;
 mod hook;
+#[cfg(all(feature = "hook", any(unix, feature = "probe")))]
+mod hook_call;
+#[cfg(all(feature = "hook", unix))]
+mod hook_socket;
 mod in_flight;
 #[cfg(feature = "middleware")]
 mod middleware;
@@ -110,11 +115,17 @@ pub use deadline::Deadline;
 pub use error::{BoxError, Error};
 pub use handle::{Guard, ShutdownHandle};
 pub use hook::{HookContext, HookName, LifecycleHook, TaskOutput};
+#[cfg(all(feature = "hook", unix))]
+#[cfg_attr(docsrs, doc(cfg(all(feature = "hook", unix))))]
+pub use hook_socket::{HookError, HookSocket, exec_hook};
 pub use in_flight::{Closed, InFlightGuard};
 #[cfg(feature = "middleware")]
 #[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
 pub use middleware::{DrainFuture, DrainLayer, DrainService};
 pub use phase::Phase;
+#[cfg(all(feature = "hook", feature = "probe"))]
+#[cfg_attr(docsrs, doc(cfg(all(feature = "hook", feature = "probe"))))]
+pub use probe::HookToken;
 #[cfg(feature = "probe")]
 #[cfg_attr(docsrs, doc(cfg(feature = "probe")))]
 pub use probe::Probes;

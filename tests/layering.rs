@@ -22,7 +22,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("record, lower", &["report"]),
     ("record", &["state"]),
     ("waist, lower", &["handle"]),
-    ("waist", &["hook", "registry", "request"]),
+    ("waist", &["hook", "hook_call", "registry", "request"]),
     (
         "rooms",
         &[
@@ -31,6 +31,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "server",
             "probe",
             "process",
+            "hook_socket",
             "registry::memory",
             "registry::http",
         ],

@@ -42,6 +42,7 @@
 //! - Several servers, stock servers, work without HTTP: [`ShutdownCoordinator::run`] with [`serve`](serve()),
 //!   [`DrainLayer`], [`ShutdownHandle::draining`], [`ShutdownHandle::spawn`], [`ShutdownHandle::guard`].
 //! - What happens when, and why: [`_docs::design`]. What becomes of each kind of client: [`_docs::connections`].
+//! - A program that is not written in Rust, nginx or a JVM: [`_docs::process`] (feature `process`).
 //! - A registry of one's own: [`registry::Registry`].
 //!
 //! What each way promises:
@@ -61,7 +62,8 @@
 //! as a `Router`, `c.listener`), `tonic` (`c.incoming`), `memory` (the embedded registry),
 //! `consul`, `serde` (the report as JSON). A feature adds API and never changes
 //! as a `Router`, `c.listener`), `tonic` (`c.incoming`), `memory` (the embedded registry), `hook` (preStop and
-//! postStart hooks into the process), `cli` (the binary `prestop`), `serde` (the report as JSON). A feature adds API and never changes
+//! postStart hooks into the process), `process` (any program under the coordinator, Linux), `cli` (the binary
+//! `prestop`), `serde` (the report as JSON). A feature adds API and never changes
 //! behaviour.
 //! `etcd` ([`registry::etcd`]), `serde` (the report as JSON). A feature adds API and never changes behaviour.
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -93,6 +95,9 @@ mod middleware;
 mod phase;
 #[cfg(feature = "probe")]
 mod probe;
+#[cfg(all(feature = "process", target_os = "linux"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "process")))]
+pub mod process;
 mod random;
 mod reason;
 pub mod registry;

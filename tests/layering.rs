@@ -35,6 +35,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "server",
             "probe",
             "registry::consul",
+            "process",
             "hook_socket",
             "registry::memory",
             "registry::etcd",
@@ -51,6 +52,10 @@ const CLOSETS: &[(&str, &str)] = &[
     ("registry::memory", "registry::http"),
     ("registry::memory", "registry::http"),
     ("registry::etcd", "registry::http"),
+/// What stands in a room and is shared with its neighbours: the one HTTP client, made for the HTTP registries.
+const CLOSETS: &[(&str, &str)] = &[
+    ("process", "registry::http"),
+    ("registry::memory", "registry::http"),
 ];
 
 #[test]

@@ -62,3 +62,5 @@ macro_rules! conformance {
 }
 
 conformance!(memory: crate::fixtures::memory::Memory);
+#[cfg(feature = "etcd")]
+conformance!(etcd: crate::fixtures::etcd::Etcd);

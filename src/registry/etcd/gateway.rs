@@ -20,9 +20,11 @@ use crate::sync::lock;
 
 /// gRPC's numbers, as the gateway repeats them in the body.
 const INVALID_ARGUMENT: u32 = 3;
+const DEADLINE_EXCEEDED: u32 = 4;
 const NOT_FOUND: u32 = 5;
 const PERMISSION_DENIED: u32 = 7;
 const FAILED_PRECONDITION: u32 = 9;
+const UNAVAILABLE: u32 = 14;
 const UNAUTHENTICATED: u32 = 16;
 
 #[derive(Clone)]
@@ -296,6 +298,9 @@ fn refused(status: &Status, answer: &Answer) -> RegistryError {
         RegistryError::new(format!(
             "{what}; the user's role needs readwrite on the key"
         ))
+    } else if [DEADLINE_EXCEEDED, UNAVAILABLE].contains(&status.code) {
+        // "request timed out", "leader changed": the cluster may have heard it.
+        RegistryError::unknown(what.to_string())
     } else {
         what
     }

@@ -316,6 +316,22 @@ async fn a_token_is_fetched_once_and_again_when_it_is_refused_and_shown_nowhere(
 }
 
 #[tokio::test]
+async fn a_cluster_that_timed_out_may_have_heard_it() {
+    let timed_out = r#"{"error":"etcdserver: request timed out","code":14}"#;
+    let (url, task) = gateway([
+        Answer(200, GRANTED),
+        Answer(200, PUT),
+        Answer(503, timed_out),
+        Answer(403, r#"{"error":"etcdserver: permission denied","code":7}"#),
+    ])
+    .await;
+    let mut entry = registered(&Etcd::new([url]).unwrap()).await;
+    assert!(entry.deregister(soon()).await.unwrap_err().is_unknown());
+    assert!(!entry.deregister(soon()).await.unwrap_err().is_unknown());
+    task.await.unwrap();
+}
+
+#[tokio::test]
 async fn refusals_say_what_to_do() {
     let no_user = r#"{"error":"x","message":"etcdserver: user name is empty","code":3}"#;
     let denied = r#"{"error":"x","message":"etcdserver: permission denied","code":7}"#;

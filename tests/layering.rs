@@ -32,6 +32,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "probe",
             "registry::memory",
             "registry::etcd",
+            "registry::zookeeper",
             "registry::http",
         ],
     ),

@@ -64,3 +64,5 @@ macro_rules! conformance {
 conformance!(memory: crate::fixtures::memory::Memory);
 #[cfg(feature = "etcd")]
 conformance!(etcd: crate::fixtures::etcd::Etcd);
+#[cfg(feature = "zookeeper")]
+conformance!(zookeeper: crate::fixtures::zookeeper::ZooKeeper);

@@ -59,8 +59,8 @@
 //!
 //! Default: `signal`, `server` (with `middleware`), `probe`. Opt-in: `axum` (`ConnectInfo` on the own loop, the probes
 //! as a `Router`, `c.listener`), `tonic` (`c.incoming`), `memory` (the embedded registry),
-//! `etcd` ([`registry::etcd`]), `zookeeper` ([`registry::zookeeper`]), `serde` (the report as JSON). A feature adds API
-//! and never changes behaviour.
+//! `consul` ([`registry::consul`]), `etcd` ([`registry::etcd`]), `zookeeper` ([`registry::zookeeper`]), `serde` (the report as
+//! JSON). A feature adds API and never changes behaviour.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Without the default features some of what the prose links to is not there.
 #![cfg_attr(

@@ -30,6 +30,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "middleware",
             "server",
             "probe",
+            "registry::consul",
             "registry::memory",
             "registry::etcd",
             "registry::zookeeper",
@@ -42,8 +43,9 @@ const FLOORS: &[(&str, &[&str])] = &[
 
 /// What stands in a room and is shared with its neighbours: the one HTTP client under all HTTP registries.
 const CLOSETS: &[(&str, &str)] = &[
-    ("registry::memory", "registry::http"),
+    ("registry::consul", "registry::http"),
     ("registry::etcd", "registry::http"),
+    ("registry::memory", "registry::http"),
 ];
 
 #[test]

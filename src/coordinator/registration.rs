@@ -188,6 +188,7 @@ impl Actor {
                 .await
             {
                 Some(Ok(registration)) => {
+                    lock(&self.known).listed_until = listed_for(&*registration);
                     tracing::info!(
                         registry = %self.name,
                         instance = self.instance.id(),
@@ -364,6 +365,13 @@ impl From<Gone> for LeaveOutcome {
             Gone::AlreadyGone => Self::AlreadyGone,
         }
     }
+}
+
+/// Until when it is listed if nothing more is heard. A panic is no answer (S8).
+fn listed_for(registration: &dyn Registration) -> Option<Instant> {
+    let asked = std::panic::catch_unwind(AssertUnwindSafe(|| registration.listed_for()));
+    let length = asked.ok().flatten()?;
+    Some(Deadline::after(length).instant())
 }
 
 async fn listed(

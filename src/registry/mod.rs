@@ -10,6 +10,9 @@ use crate::error::BoxError;
 
 mod instance;
 
+#[cfg(feature = "consul")]
+#[cfg_attr(docsrs, doc(cfg(feature = "consul")))]
+pub mod consul;
 #[cfg(feature = "etcd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "etcd")))]
 pub mod etcd;
@@ -80,6 +83,15 @@ impl<R: Registry + ?Sized> Registry for Box<R> {
 /// `&mut self`, so that no heartbeat can overtake the deregistration and bring the instance back (S6).
 #[async_trait]
 pub trait Registration: Send + 'static {
+    /// How long the registry lists the instance after [`register`](Registry::register) if it hears nothing more. Asked
+    /// once; every heartbeat says it anew. So it is known when a stop comes right after the registration and the
+    /// registry does not answer.
+    ///
+    /// Default: `None`, it is not known before the first heartbeat, which follows at once.
+    fn listed_for(&self) -> Option<Duration> {
+        None
+    }
+
     /// Keeps the registration alive.
     ///
     /// # Errors

@@ -9,7 +9,7 @@
 //! A new adapter: a file in `fixtures/` with a [`Fixture`](fixture::Fixture), and a line in `fixtures/mod.rs` and here.
 #![cfg(all(unix, not(loom), feature = "memory"))]
 // What may panic in a test may in its helpers; not every fixture uses every helper.
-#![allow(clippy::unwrap_used, unreachable_pub, dead_code)]
+#![allow(clippy::print_stdout, clippy::unwrap_used, dead_code, unreachable_pub)]
 
 mod child;
 mod contract;
@@ -62,6 +62,8 @@ macro_rules! conformance {
 }
 
 conformance!(memory: crate::fixtures::memory::Memory);
+#[cfg(feature = "consul")]
+conformance!(consul: crate::fixtures::consul::Consul);
 #[cfg(feature = "etcd")]
 conformance!(etcd: crate::fixtures::etcd::Etcd);
 #[cfg(feature = "zookeeper")]

@@ -59,20 +59,16 @@ impl Watcher {
     }
 
     /// Waits until what is seen is as it should be; when it was first seen so.
-    #[track_caller]
-    pub fn until<'a>(
-        &'a mut self,
-        what: &'a str,
-        mut holds: impl FnMut(&[SocketAddr]) -> bool + Send + 'a,
-    ) -> impl Future<Output = Instant> + 'a {
-        async move {
-            let holds = |history: &History| history.last().is_some_and(|(_, now)| holds(now));
-            let waited = timeout(BOUND, self.history.wait_for(holds)).await;
-            let waited = waited.map(|history| history.unwrap().last().unwrap().0);
-            waited.unwrap_or_else(|_| {
-                panic!("waited {BOUND:?} for: {what}; seen was {:?}", self.views())
-            })
-        }
+    pub async fn until(
+        &mut self,
+        what: &str,
+        mut holds: impl FnMut(&[SocketAddr]) -> bool + Send,
+    ) -> Instant {
+        let holds = |history: &History| history.last().is_some_and(|(_, now)| holds(now));
+        let waited = timeout(BOUND, self.history.wait_for(holds)).await;
+        let waited = waited.map(|history| history.unwrap().last().unwrap().0);
+        waited
+            .unwrap_or_else(|_| panic!("waited {BOUND:?} for: {what}; seen was {:?}", self.views()))
     }
 
     pub async fn sees(&mut self, address: SocketAddr) -> Instant {

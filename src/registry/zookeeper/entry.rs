@@ -14,6 +14,9 @@ use crate::registry::{Beat, Gone, Registration, RegistryError};
 /// Servers end a session at the next tick, 2 s in their sample configuration.
 const TICK: Duration = Duration::from_secs(2);
 
+/// How long one server may take to take the session over, before the next is asked.
+const TAKE_OVER: Duration = Duration::from_millis(500);
+
 pub(super) struct Entry {
     ensemble: Ensemble,
     paths: Vec<String>,
@@ -97,7 +100,11 @@ impl Entry {
             let what = format!("closing the session {}", self.session.id());
             self.ensemble.error(&what, error)
         };
-        let connector = self.ensemble.connector().with_session(self.session.clone());
+        let connector = self
+            .ensemble
+            .connector()
+            .with_connection_timeout(TAKE_OVER)
+            .with_session(self.session.clone());
         match connector.connect(&self.ensemble.servers).await {
             Ok(client) => {
                 let mut state = client.state_watcher();

@@ -8,3 +8,6 @@ pub mod connections {}
 
 #[doc = include_str!("registries.md")]
 pub mod registries {}
+
+#[doc = include_str!("process.md")]
+pub mod process {}

@@ -13,11 +13,17 @@
 
 mod child;
 mod contract;
+#[cfg(feature = "etcd")]
+mod etcd_own;
 mod fixture;
 mod fixtures;
 mod raw;
+#[cfg(all(feature = "etcd", feature = "zookeeper"))]
+mod secrets;
 mod server;
 mod watcher;
+#[cfg(feature = "zookeeper")]
+mod zookeeper_own;
 
 /// Every test of the suite for one fixture, in a module of its own.
 macro_rules! conformance {
@@ -69,3 +75,5 @@ conformance!(memory: crate::fixtures::memory::Memory);
 conformance!(consul: crate::fixtures::consul::Consul);
 #[cfg(feature = "etcd")]
 conformance!(etcd: crate::fixtures::etcd::Etcd);
+#[cfg(feature = "zookeeper")]
+conformance!(zookeeper: crate::fixtures::zookeeper::ZooKeeper);

@@ -5,3 +5,9 @@ pub mod design {}
 
 #[doc = include_str!("connections.md")]
 pub mod connections {}
+
+#[doc = include_str!("registries.md")]
+pub mod registries {}
+
+#[doc = include_str!("process.md")]
+pub mod process {}

@@ -48,6 +48,7 @@ impl PreStopCall {
     }
 
     /// How long the answer may take.
+    #[cfg_attr(not(unix), allow(dead_code))]
     pub(crate) fn longest(&self) -> Duration {
         let stop = self.handle.state().signal().stop;
         stop.map_or(Duration::ZERO, |stop| {

@@ -141,6 +141,8 @@ fn rolling_update_ends_with_a_message_when_it_cannot_run() {
         (&["--idle", "9", "--rate", "9"], "--idle"),
         (&["--strategy", "hope"], "hope"),
         (&["--registry", "hope"], "hope"),
+        (&["--hook", "hope"], "hope"),
+        (&["--hook", "http", "--strategy", "kill"], "--strategy"),
         (
             &["--json", "/nonexistent/rows.json"],
             "/nonexistent/rows.json",
@@ -240,5 +242,36 @@ fn rolling_update_writes_its_rows_and_prestop_loses_nothing() {
         ];
         assert_eq!(keys, wanted.into());
         assert_eq!(row["failed"], 0);
+    }
+}
+
+/// The updater as the kubelet: a hook, SIGTERM, and nothing lost.
+#[test]
+fn rolling_update_runs_the_hooks_and_loses_nothing() {
+    let ended = output(
+        "rolling_update",
+        &[
+            "--hook",
+            "exec-own",
+            "--hook",
+            "http",
+            "--replicas",
+            "1",
+            "--rate",
+            "60",
+            "--seconds",
+            "3",
+        ],
+    );
+    let table = String::from_utf8_lossy(&ended.stdout).into_owned();
+    assert_eq!(ended.status.code(), Some(0), "{table}{}", stderr(&ended));
+    for part in [
+        "prestop: the lame duck is over",
+        "200 OK",
+        "prestop+exec-own lost 0 of",
+        "prestop+http lost 0 of",
+        "none needed SIGKILL",
+    ] {
+        assert!(table.contains(part), "{part}: {table}");
     }
 }

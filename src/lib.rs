@@ -93,6 +93,8 @@ mod report;
 #[cfg(feature = "middleware")]
 mod request;
 mod roster;
+#[cfg(feature = "middleware")]
+mod rotation;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(feature = "signal")]

@@ -22,7 +22,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("record, lower", &["report"]),
     ("record", &["state"]),
     ("waist, lower", &["handle"]),
-    ("waist", &["hook", "registry", "stream"]),
+    ("waist", &["hook", "registry", "rotation", "stream"]),
     // A request's body may be a stream.
     ("waist, upper", &["request"]),
     (

@@ -8,6 +8,8 @@
 mod support;
 
 mod events;
+mod late;
+mod rotation;
 mod signal;
 mod websocket;
 

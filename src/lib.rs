@@ -121,7 +121,10 @@ pub use hook::{HookContext, HookName, LifecycleHook, TaskOutput};
 pub use in_flight::{Closed, InFlightGuard};
 #[cfg(feature = "middleware")]
 #[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
-pub use middleware::{DrainFuture, DrainLayer, DrainService, StreamLayer, StreamService};
+pub use middleware::{
+    DeadlineFuture, DeadlineLayer, DeadlineService, DrainFuture, DrainLayer, DrainService,
+    StreamLayer, StreamService,
+};
 pub use phase::Phase;
 #[cfg(feature = "probe")]
 #[cfg_attr(docsrs, doc(cfg(feature = "probe")))]

@@ -1,5 +1,6 @@
 //! [`DrainLayer`]: the request edge for stock servers, and for what only a route can say.
 
+mod deadline_layer;
 mod stream_layer;
 
 use std::fmt;
@@ -26,6 +27,7 @@ use crate::rotation::is_asked;
 use crate::stream::{StopSignal, StreamBody, is_grpc, refusal};
 use crate::sync::lock;
 
+pub use deadline_layer::{DeadlineFuture, DeadlineLayer, DeadlineService};
 pub use stream_layer::{StreamLayer, StreamService};
 
 /// Counts requests in flight, from their head to the end of their response body, and asks HTTP/1 clients to leave

@@ -7,7 +7,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod deadlines;
 mod events;
+mod grpc;
 mod late;
 mod rotation;
 mod signal;

@@ -42,6 +42,7 @@
 //! - Several servers, stock servers, work without HTTP: [`ShutdownCoordinator::run`] with [`serve`](serve()),
 //!   [`DrainLayer`], [`ShutdownHandle::draining`], [`ShutdownHandle::spawn`], [`ShutdownHandle::guard`].
 //! - What happens when, and why: [`_docs::design`]. What becomes of each kind of client: [`_docs::connections`].
+//! - Server-sent events, WebSockets, gRPC streams, late requests, deadlines: [`_docs::streams`].
 //! - A registry of one's own: [`registry::Registry`].
 //!
 //! What each way promises:
@@ -52,13 +53,14 @@
 //! | requests counted until their body ends, with their route in the report | yes | yes (layer) | - | yes |
 //! | `Connection: close` on HTTP/1 in the lame duck | each client at its moment | a growing share of answers (layer) | - | a growing share of answers |
 //! | GOAWAY on HTTP/2 | a growing share in the lame duck | when `draining()` resolves | the same | the same |
+//! | streams told to end | yes | yes (layer) | yes (layer) | yes |
 //! | idle connections linger | yes | yes: `draining()` is held back | the same | no |
 //! | gRPC: `grpc-timeout`, interceptors | tower services only | - | yes | - |
 //!
 //! # Cargo features
 //!
 //! Default: `signal`, `server` (with `middleware`), `probe`. Opt-in: `axum` (`ConnectInfo` on the own loop, the probes
-//! as a `Router`, `c.listener`), `tonic` (`c.incoming`), `memory` (the embedded registry),
+//! as a `Router`, `c.listener`), `websocket` (`StopSignal::websocket`), `tonic` (`c.incoming`), `memory` (the embedded registry),
 //! `consul`, `serde` (the report as JSON). A feature adds API and never changes
 //! behaviour.
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -43,6 +43,7 @@
 //!   [`DrainLayer`], [`ShutdownHandle::draining`], [`ShutdownHandle::spawn`], [`ShutdownHandle::guard`].
 //! - What happens when, and why: [`_docs::design`]. What becomes of each kind of client: [`_docs::connections`].
 //! - A program that is not written in Rust, nginx or a JVM: [`_docs::process`] (feature `process`).
+//! - Server-sent events, WebSockets, gRPC streams, late requests, deadlines: [`_docs::streams`].
 //! - A registry of one's own: [`registry::Registry`].
 //!
 //! What each way promises:
@@ -53,6 +54,7 @@
 //! | requests counted until their body ends, with their route in the report | yes | yes (layer) | - | yes |
 //! | `Connection: close` on HTTP/1 in the lame duck | each client at its moment | a growing share of answers (layer) | - | a growing share of answers |
 //! | GOAWAY on HTTP/2 | a growing share in the lame duck | when `draining()` resolves | the same | the same |
+//! | streams told to end | yes | yes (layer) | yes (layer) | yes |
 //! | idle connections linger | yes | yes: `draining()` is held back | the same | no |
 //! | gRPC: `grpc-timeout`, interceptors | tower services only | - | yes | - |
 //!
@@ -68,6 +70,10 @@
 //! - `serde`: the report as JSON.
 //!
 //! A feature adds API and never changes behaviour.
+//! Default: `signal`, `server` (with `middleware`), `probe`. Opt-in: `axum` (`ConnectInfo` on the own loop, the probes
+//! as a `Router`, `c.listener`), `websocket` (`StopSignal::websocket`), `tonic` (`c.incoming`), `memory` (the embedded registry),
+//! `consul`, `serde` (the report as JSON). A feature adds API and never changes
+//! behaviour.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Without the default features some of what the prose links to is not there.
 #![cfg_attr(
@@ -108,6 +114,8 @@ mod report;
 #[cfg(feature = "middleware")]
 mod request;
 mod roster;
+#[cfg(feature = "middleware")]
+mod rotation;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(feature = "signal")]
@@ -137,7 +145,10 @@ pub use hook_socket::{HookError, HookSocket, exec_hook};
 pub use in_flight::{Closed, InFlightGuard};
 #[cfg(feature = "middleware")]
 #[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
-pub use middleware::{DrainFuture, DrainLayer, DrainService, StreamLayer, StreamService};
+pub use middleware::{
+    DeadlineFuture, DeadlineLayer, DeadlineService, DrainFuture, DrainLayer, DrainService,
+    StreamLayer, StreamService,
+};
 pub use phase::Phase;
 #[cfg(all(feature = "hook", feature = "probe"))]
 #[cfg_attr(docsrs, doc(cfg(all(feature = "hook", feature = "probe"))))]

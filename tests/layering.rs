@@ -26,6 +26,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("record", &["state"]),
     ("waist, lower", &["handle"]),
     ("waist", &["hook", "hook_call", "registry", "stream"]),
+    ("waist", &["hook", "registry", "rotation", "stream"]),
     // A request's body may be a stream.
     ("waist, upper", &["request"]),
     (

@@ -41,7 +41,7 @@
 //!   [`DrainLayer`].
 //! - Several servers, stock servers, work without HTTP: [`ShutdownCoordinator::run`] with [`serve`](serve()),
 //!   [`DrainLayer`], [`ShutdownHandle::draining`], [`ShutdownHandle::spawn`], [`ShutdownHandle::guard`].
-//! - What happens when, and why: [`_docs::design`]. What becomes of each kind of client: [`_docs::connections`].
+//! - In a cluster, and elsewhere: [`_docs::kubernetes`]. What happens when, and why: [`_docs::design`]. What becomes of each kind of client: [`_docs::connections`].
 //! - A registry of one's own: [`registry::Registry`].
 //!
 //! What each way promises:

@@ -8,3 +8,9 @@ pub mod connections {}
 
 #[doc = include_str!("kubernetes.md")]
 pub mod kubernetes {}
+
+#[doc = include_str!("registries.md")]
+pub mod registries {}
+
+#[doc = include_str!("process.md")]
+pub mod process {}

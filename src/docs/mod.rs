@@ -6,6 +6,9 @@ pub mod design {}
 #[doc = include_str!("connections.md")]
 pub mod connections {}
 
+#[doc = include_str!("kubernetes.md")]
+pub mod kubernetes {}
+
 #[doc = include_str!("registries.md")]
 pub mod registries {}
 

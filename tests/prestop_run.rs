@@ -8,6 +8,8 @@
     feature = "memory",
     feature = "probe"
 ))]
+// No runtime and no paused clock here: plain threads that wait for processes.
+#![allow(clippy::disallowed_types, clippy::disallowed_methods)]
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};

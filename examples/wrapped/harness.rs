@@ -219,7 +219,9 @@ async fn measure(
     let tally = load.finish().await;
     for replica in &mut replicas {
         // The wrapper first, so that it ends what it wraps.
-        signal(&replica.child, Signal::TERM)?;
+        if let Some(pid) = pid(&replica.child) {
+            send(pid, Signal::TERM)?;
+        }
     }
     for mut replica in replicas {
         // One that lingers is killed by being dropped.
@@ -311,24 +313,37 @@ async fn end(mut replica: Replica, recipe: &Recipe) -> Result<Stop, String> {
             .await;
         left.map_err(|error| error.to_string())?;
     }
-    let pid = replica.child.id().unwrap_or_default();
+    let Some(pid) = pid(&replica.child) else {
+        return Err(format!("{} had ended by itself", replica.name));
+    };
+    // Waited for from the beginning: a hook that asks after the process must not find what is left of it.
+    let mut child = replica.child;
+    let mut waiting = tokio::spawn(async move { child.wait().await });
     for act in &recipe.acts {
         match act {
             // One that has ended is not signalled any more.
-            Act::Signal(number) => signal(&replica.child, *number)?,
+            Act::Signal(_) if waiting.is_finished() => {}
+            Act::Signal(signal) => send(pid, *signal)?,
             Act::Wait(time) => sleep(*time).await,
             Act::Hook(argv) => hook(argv, pid, &replica.dir).await?,
         }
     }
     let rest = GRACE.saturating_sub(begun.elapsed());
-    let waited = timeout(rest, replica.child.wait()).await;
+    let waited = timeout(rest, &mut waiting).await;
     let killed = waited.is_err();
-    if killed {
-        // Ends the group, as the kubelet ends the container.
-        signal_group(&replica.child)?;
-    }
-    let status = replica.child.wait().await;
-    let status = status.map_err(|error| format!("waiting for {}: {error}", replica.name))?;
+    let waited = match waited {
+        Ok(waited) => waited,
+        Err(_) => {
+            // Ends the group, as the kubelet ends the container.
+            let killed = rustix::process::kill_process_group(pid, Signal::KILL);
+            killed.map_err(|error| format!("killing {}: {error}", replica.name))?;
+            waiting.await
+        }
+    };
+    let status = waited
+        .map_err(std::io::Error::other)
+        .and_then(|status| status)
+        .map_err(|error| format!("waiting for {}: {error}", replica.name))?;
     let took = begun.elapsed();
     let _ = std::fs::remove_dir_all(&replica.dir);
     Ok(Stop {
@@ -338,11 +353,11 @@ async fn end(mut replica: Replica, recipe: &Recipe) -> Result<Stop, String> {
     })
 }
 
-async fn hook(argv: &[String], pid: u32, dir: &Path) -> Result<(), String> {
+async fn hook(argv: &[String], pid: Pid, dir: &Path) -> Result<(), String> {
     let fill = |word: &String| {
         let dir = dir.to_str().unwrap_or_default();
         OsString::from(
-            word.replace("{pid}", &pid.to_string())
+            word.replace("{pid}", &pid.as_raw_nonzero().to_string())
                 .replace("{dir}", dir),
         )
     };
@@ -366,17 +381,8 @@ fn pid(child: &Child) -> Option<Pid> {
     child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()))
 }
 
-fn signal(child: &Child, signal: Signal) -> Result<(), String> {
-    pid(child).map_or(Ok(()), |pid| {
-        kill_process(pid, signal).map_err(|error| format!("signalling {pid:?}: {error}"))
-    })
-}
-
-fn signal_group(child: &Child) -> Result<(), String> {
-    pid(child).map_or(Ok(()), |pid| {
-        rustix::process::kill_process_group(pid, Signal::KILL)
-            .map_err(|error| format!("killing {pid:?}: {error}"))
-    })
+fn send(pid: Pid, signal: Signal) -> Result<(), String> {
+    kill_process(pid, signal).map_err(|error| format!("signalling {pid:?}: {error}"))
 }
 
 fn ending(stop: &Stop) -> String {

@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use prestop::ShutdownCoordinator;
-use prestop::process::{ReadyWhen, StopPlan, StopStep, Supervisor};
+use prestop::process::{Output, ReadyWhen, StopPlan, StopStep, Supervisor};
 use prestop::registry::Instance;
 use prestop::registry::memory::MemoryRegistryClient;
 
@@ -56,6 +56,7 @@ async fn supervise(args: &[String]) -> Result<ExitCode, Box<dyn std::error::Erro
         .build()?;
     let leave = StopStep::http_post(format!("http://{address}/leave"));
     let java = Supervisor::from(crate::java(Path::new(classes), port))
+        .output(Output::Discard)
         .ready_when(ReadyWhen::http(format!("http://{address}/fast")))
         .stop_plan(StopPlan::java().leave(leave));
     c.supervise(java).await?.exit()

@@ -68,6 +68,7 @@
 //! - registries: `memory` (the embedded one), `consul`, `etcd`, `zookeeper`, see [`registry`];
 //! - Kubernetes' hooks into the process: `hook`; the binary `prestop`: `cli`;
 //! - `process`: any program under the coordinator (Linux);
+//! - `kubelet`: stops a service as Kubernetes does, for tests;
 //! - `serde`: the report as JSON.
 //!
 //! A feature adds API and never changes behaviour.
@@ -100,6 +101,9 @@ mod hook_call;
 mod hook_socket;
 mod in_flight;
 mod last_gasp;
+#[cfg(feature = "kubelet")]
+#[cfg_attr(docsrs, doc(cfg(feature = "kubelet")))]
+pub mod kubelet;
 #[cfg(feature = "middleware")]
 mod middleware;
 mod phase;

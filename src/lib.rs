@@ -41,8 +41,10 @@
 //!   [`DrainLayer`].
 //! - Several servers, stock servers, work without HTTP: [`ShutdownCoordinator::run`] with [`serve`](serve()),
 //!   [`DrainLayer`], [`ShutdownHandle::draining`], [`ShutdownHandle::spawn`], [`ShutdownHandle::guard`].
+//! - In a cluster, and elsewhere: [`_docs::kubernetes`].
 //! - What happens when, and why: [`_docs::design`]. What becomes of each kind of client: [`_docs::connections`].
 //! - A program that is not written in Rust, nginx or a JVM: [`_docs::process`] (feature `process`).
+//! - Server-sent events, WebSockets, gRPC streams, late requests, deadlines: [`_docs::streams`].
 //! - A registry of one's own: [`registry::Registry`].
 //!
 //! What each way promises:
@@ -53,15 +55,26 @@
 //! | requests counted until their body ends, with their route in the report | yes | yes (layer) | - | yes |
 //! | `Connection: close` on HTTP/1 in the lame duck | each client at its moment | a growing share of answers (layer) | - | a growing share of answers |
 //! | GOAWAY on HTTP/2 | a growing share in the lame duck | when `draining()` resolves | the same | the same |
+//! | streams told to end | yes | yes (layer) | yes (layer) | yes |
 //! | idle connections linger | yes | yes: `draining()` is held back | the same | no |
 //! | gRPC: `grpc-timeout`, interceptors | tower services only | - | yes | - |
 //!
 //! # Cargo features
 //!
+//! Default: `signal`, `server` (with `middleware`), `probe`. Opt-in:
+//!
+//! - servers: `axum` (`ConnectInfo` on the own loop, the probes as a `Router`, `c.listener`), `websocket`
+//!   (`StopSignal::websocket`), `tonic` (`c.incoming`);
+//! - registries: `memory` (the embedded one), `consul`, `etcd`, `zookeeper`, see [`registry`];
+//! - Kubernetes' hooks into the process: `hook`; the binary `prestop`: `cli`;
+//! - `process`: any program under the coordinator (Linux);
+//! - `kubelet`: stops a service as Kubernetes does, for tests;
+//! - `serde`: the report as JSON.
+//!
+//! A feature adds API and never changes behaviour.
 //! Default: `signal`, `server` (with `middleware`), `probe`. Opt-in: `axum` (`ConnectInfo` on the own loop, the probes
-//! as a `Router`, `c.listener`), `tonic` (`c.incoming`), `memory` (the embedded registry), `hook` (preStop and
-//! postStart hooks into the process), `process` (any program under the coordinator, Linux), `cli` (the binary
-//! `prestop`), `serde` (the report as JSON). A feature adds API and never changes
+//! as a `Router`, `c.listener`), `websocket` (`StopSignal::websocket`), `tonic` (`c.incoming`), `memory` (the embedded registry),
+//! `consul`, `serde` (the report as JSON). A feature adds API and never changes
 //! behaviour.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Without the default features some of what the prose links to is not there.
@@ -79,12 +92,18 @@ mod error;
 mod exit;
 mod facade;
 mod handle;
+#[cfg(any(feature = "axum", feature = "tonic"))]
+mod handler;
 mod hook;
 #[cfg(all(feature = "hook", any(unix, feature = "probe")))]
 mod hook_call;
 #[cfg(all(feature = "hook", unix))]
 mod hook_socket;
 mod in_flight;
+mod last_gasp;
+#[cfg(feature = "kubelet")]
+#[cfg_attr(docsrs, doc(cfg(feature = "kubelet")))]
+pub mod kubelet;
 #[cfg(feature = "middleware")]
 mod middleware;
 mod phase;
@@ -100,11 +119,15 @@ mod report;
 #[cfg(feature = "middleware")]
 mod request;
 mod roster;
+#[cfg(feature = "middleware")]
+mod rotation;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(feature = "signal")]
 mod signal;
 mod state;
+#[cfg(feature = "middleware")]
+mod stream;
 mod sync;
 mod tally;
 mod timeline;
@@ -114,6 +137,12 @@ pub use coordinator::{ShutdownCoordinator, ShutdownCoordinatorBuilder};
 pub use deadline::Deadline;
 pub use error::{BoxError, Error};
 pub use handle::{Guard, ShutdownHandle};
+#[cfg(feature = "websocket")]
+#[cfg_attr(docsrs, doc(cfg(feature = "websocket")))]
+pub use handler::DrainWebSocket;
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+pub use handler::NoStopSignal;
 pub use hook::{HookContext, HookName, LifecycleHook, TaskOutput};
 #[cfg(all(feature = "hook", unix))]
 #[cfg_attr(docsrs, doc(cfg(all(feature = "hook", unix))))]
@@ -121,7 +150,10 @@ pub use hook_socket::{HookError, HookSocket, exec_hook};
 pub use in_flight::{Closed, InFlightGuard};
 #[cfg(feature = "middleware")]
 #[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
-pub use middleware::{DrainFuture, DrainLayer, DrainService};
+pub use middleware::{
+    DeadlineFuture, DeadlineLayer, DeadlineService, DrainFuture, DrainLayer, DrainService,
+    StreamLayer, StreamService,
+};
 pub use phase::Phase;
 #[cfg(all(feature = "hook", feature = "probe"))]
 #[cfg_attr(docsrs, doc(cfg(all(feature = "hook", feature = "probe"))))]
@@ -131,7 +163,8 @@ pub use probe::HookToken;
 pub use probe::Probes;
 pub use reason::Reason;
 pub use report::{
-    HookReport, LeaveOutcome, Outcome, RegistryReport, Requests, ShutdownReport, Stage, TaskReport,
+    HookReport, LeaveOutcome, Outcome, RegistryReport, Requests, ShutdownReport, Stage, Streams,
+    TaskReport,
 };
 #[cfg(feature = "middleware")]
 #[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
@@ -153,6 +186,12 @@ pub use server::{HttpService, Listener, Serve, serve};
 #[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
 pub use signal::Signals;
 pub use state::Readiness;
+#[cfg(feature = "middleware")]
+#[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
+pub use state::{LateRequests, TellAt};
+#[cfg(feature = "middleware")]
+#[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
+pub use stream::{StopSignal, StreamPolicy, UntilTold};
 pub use timeline::PhaseTime;
 
 /// The README's programs are compiled with the doc tests.

@@ -10,29 +10,41 @@ use std::path::{Path, PathBuf};
 
 /// Ground first. Modules of one floor do not know each other, except where a floor is listed as two.
 const FLOORS: &[(&str, &[&str])] = &[
+    // Judges from outside: below all others, it can import nothing.
+    ("outside", &["kubelet"]),
     (
         "ground",
         &[
             "phase", "reason", "deadline", "error", "sync", "random", "exit",
         ],
     ),
-    ("parts", &["budget", "in_flight", "timeline", "signal"]),
+    (
+        "parts",
+        &["budget", "in_flight", "last_gasp", "timeline", "signal"],
+    ),
     // Both spread by the thread numbers of `in_flight`.
     ("parts, upper", &["roster", "tally"]),
     ("record, lower", &["report"]),
     ("record", &["state"]),
     ("waist, lower", &["handle"]),
-    ("waist", &["hook", "hook_call", "registry", "request"]),
+    ("waist", &["hook", "hook_call", "registry", "stream"]),
+    ("waist", &["hook", "registry", "rotation", "stream"]),
+    // A request's body may be a stream.
+    ("waist, upper", &["request"]),
     (
         "rooms",
         &[
             "coordinator",
             "middleware",
+            "handler",
             "server",
             "probe",
+            "registry::consul",
             "process",
             "hook_socket",
             "registry::memory",
+            "registry::etcd",
+            "registry::zookeeper",
             "registry::http",
         ],
     ),
@@ -43,6 +55,8 @@ const FLOORS: &[(&str, &[&str])] = &[
 /// What stands in a room and is shared with its neighbours: the one HTTP client, made for the HTTP registries.
 const CLOSETS: &[(&str, &str)] = &[
     ("process", "registry::http"),
+    ("registry::consul", "registry::http"),
+    ("registry::etcd", "registry::http"),
     ("registry::memory", "registry::http"),
 ];
 
@@ -84,6 +98,7 @@ fn the_check_can_fail() {
         check("registry::memory::client", "ShutdownCoordinator").is_err(),
         "through the roof"
     );
+    assert!(check("kubelet::node", "deadline").is_err(), "from outside");
     assert!(check("coordinator", "handle").is_ok());
     assert!(
         check("nonsense", "handle").is_err(),

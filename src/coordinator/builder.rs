@@ -102,6 +102,26 @@ impl ShutdownCoordinatorBuilder {
         self
     }
 
+    /// When streams are told to end whose policy is [`StreamPolicy::Tell`](crate::StreamPolicy::Tell): server-sent
+    /// events and WebSockets by default. Default: [`TellAt::Draining`](crate::TellAt::Draining), which interrupts
+    /// each client once. A route says otherwise with [`StreamLayer::at`](crate::StreamLayer::at).
+    #[cfg(feature = "middleware")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
+    pub const fn tell_streams_at(mut self, at: crate::state::TellAt) -> Self {
+        self.settings.tell_at = at;
+        self
+    }
+
+    /// What becomes of requests that arrive in the drain, on connections that are still open. Default:
+    /// [`LateRequests::Serve`](crate::LateRequests::Serve). Exempt ones are served either way, guards and tasks are
+    /// admitted (S13), and no request is refused before the drain.
+    #[cfg(feature = "middleware")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
+    pub const fn late_requests(mut self, late: crate::state::LateRequests) -> Self {
+        self.settings.late_requests = late;
+        self
+    }
+
     /// Whether `/readyz` fails when the stop begins. Default: [`Readiness::FailWhenStopping`](crate::Readiness).
     pub const fn readiness(mut self, readiness: crate::state::Readiness) -> Self {
         self.settings.readiness = readiness;
@@ -160,8 +180,20 @@ impl ShutdownCoordinatorBuilder {
     }
 
     /// Adds a registry. It gets the instance when the service is ready, and is left first of all when the stop begins.
+    ///
+    /// A registry that is down does not keep the service from starting, since it must not stop a rollout: it gets the
+    /// instance, in the background, when it is up. See [`required_registry`](Self::required_registry).
     pub fn registry(mut self, registry: impl Registry, instance: Instance) -> Self {
         self.memberships.push(Membership::new(registry, instance));
+        self
+    }
+
+    /// Adds a registry without which the service is of no use: it gets the instance after the `on_started` hooks, and
+    /// the service is ready when it has taken it. It is tried for 60 s, as long as an `on_started` hook has; then the
+    /// start has failed ([`Reason::StartFailed`](crate::Reason::StartFailed)). Left as every other is.
+    pub fn required_registry(mut self, registry: impl Registry, instance: Instance) -> Self {
+        self.memberships
+            .push(Membership::new(registry, instance).required());
         self
     }
 

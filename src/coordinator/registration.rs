@@ -50,6 +50,8 @@ pub(crate) struct Membership {
     // Asked once: what calls code of the user's may panic, and must not do it in the engine (S8).
     pub(super) name: Arc<str>,
     pub(super) visibility: Duration,
+    /// The service is not ready before it is registered.
+    pub(super) required: bool,
 }
 
 impl std::fmt::Debug for Membership {
@@ -68,11 +70,18 @@ impl Membership {
             visibility: registry.visibility(),
             registry: Arc::new(registry),
             instance,
+            required: false,
         }
     }
 
-    /// Registers, keeps alive, and leaves when the stop begins.
-    pub(super) fn start(&self, state: &Arc<State>) -> Member {
+    pub(super) fn required(mut self) -> Self {
+        self.required = true;
+        self
+    }
+
+    /// Registers, keeps alive, and leaves when the stop begins. Every membership has a number of its own.
+    pub(super) fn start(&self, number: usize, state: &Arc<State>) -> Member {
+        let registered = CancellationToken::new();
         let known = Arc::new(Mutex::new(Known {
             outcome: LeaveOutcome::Skipped,
             error: None,
@@ -84,10 +93,13 @@ impl Membership {
             registry: self.registry.clone(),
             name: self.name.clone(),
             instance: self.instance.clone(),
+            number,
+            registered: registered.clone(),
             known: known.clone(),
         };
         Member {
             membership: self.clone(),
+            registered,
             known,
             actor: AbortOnDropHandle::new(tokio::spawn(actor.run())),
         }
@@ -108,9 +120,10 @@ impl Known {
     fn left(self, begun: Instant) -> Left {
         let at = Instant::now();
         let unsure = matches!(self.outcome, LeaveOutcome::Unknown | LeaveOutcome::Failed);
+        let never = self.outcome == LeaveOutcome::Skipped;
         Left {
             outcome: self.outcome,
-            error: self.error.filter(|_| unsure),
+            error: self.error.filter(|_| unsure || never),
             at,
             took: at.saturating_duration_since(begun),
             listed_until: self.listed_until.filter(|_| unsure),
@@ -121,11 +134,22 @@ impl Known {
 /// A registration and its actor.
 pub(super) struct Member {
     pub(super) membership: Membership,
+    registered: CancellationToken,
     known: Arc<Mutex<Known>>,
     actor: AbortOnDropHandle<Known>,
 }
 
 impl Member {
+    /// Resolves when the registry has taken the instance for the first time.
+    pub(super) fn registered(&self) -> impl Future<Output = ()> + '_ {
+        self.registered.cancelled()
+    }
+
+    /// The last error, while it is not registered.
+    pub(super) fn error(&self) -> Option<String> {
+        lock(&self.known).error.clone()
+    }
+
     /// Waits until the actor has left, no longer than the leave budget: then what is known counts.
     pub(super) async fn left(self, state: &State, begun: Instant) -> (Membership, Left) {
         let known = tokio::select! {
@@ -149,6 +173,10 @@ struct Actor {
     registry: Arc<dyn Registry>,
     name: Arc<str>,
     instance: Instance,
+    /// Of the membership.
+    number: usize,
+    /// Cancelled, in the word of the token, when the registry has the instance.
+    registered: CancellationToken,
     known: Arc<Mutex<Known>>,
 }
 
@@ -188,6 +216,11 @@ impl Actor {
                 .await
             {
                 Some(Ok(registration)) => {
+                    lock(&self.known).listed_until = quietly(|| registration.listed_for())
+                        .map(|length| Deadline::after(length).instant());
+                    let gasp = quietly(|| registration.last_gasp());
+                    self.state.last_gasps.put(self.number, gasp);
+                    self.registered.cancel();
                     tracing::info!(
                         registry = %self.name,
                         instance = self.instance.id(),
@@ -197,13 +230,15 @@ impl Actor {
                 }
                 Some(Err(error)) => {
                     tracing::warn!(registry = %self.name, %error, retry_in = ?pause, "not registered");
+                    if error.is_unknown() {
+                        self.may_be_registered();
+                    } else {
+                        // What an earlier attempt left open stays open.
+                        lock(&self.known).error = Some(error.to_string());
+                    }
                 }
                 None => {
-                    // It may have gone through, and stays that until an answer says better.
-                    self.note(
-                        LeaveOutcome::Unknown,
-                        Some("a registration was not answered: it may have gone through".into()),
-                    );
+                    self.may_be_registered();
                     tracing::warn!(registry = %self.name, retry_in = ?pause, "no answer to the registration within {CALL:?}");
                 }
             }
@@ -211,6 +246,14 @@ impl Actor {
             pause = (pause * 2).min(BACK_OFF.1);
         }
         None
+    }
+
+    /// An attempt without an answer may have gone through, and stays that until an answer says better.
+    fn may_be_registered(&self) {
+        self.note(
+            LeaveOutcome::Unknown,
+            Some("a registration was not answered: it may have gone through".into()),
+        );
     }
 
     /// Heartbeats until the stop begins (true) or the registration is lost (false). Between two beats the stop
@@ -288,58 +331,54 @@ impl Actor {
     async fn leave(&mut self, mut registration: Box<dyn Registration>) -> Known {
         let stop = self.state.signal().stop;
         let mut pause = Duration::from_millis(20);
+        // An attempt without an answer may still be heard, whatever becomes of the next one.
+        let mut unsure = false;
         self.note(
             LeaveOutcome::Unknown,
             Some("no answer in the time there was".into()),
         );
         while let Some(stop) = stop {
             let attempt = stop.shares.leave_attempt();
-            let by = stop.leave_by.min(Deadline::after(attempt));
-            let (outcome, error) = match by
+            let in_time = || stop.leave_by.min(Deadline::after(attempt));
+            let by = in_time();
+            let answer = by
                 .bound(caught(async { registration.deregister(by).await }))
                 .await
-            {
-                Some(Ok(gone)) => match listed(&mut *registration, by).await {
-                    Ok(Some(true)) => (
-                        LeaveOutcome::Failed,
-                        "deregistered, but still listed".to_owned(),
-                    ),
+                .unwrap_or_else(|| {
+                    let message = format!("no answer within {attempt:?}");
+                    Err(RegistryError::unknown(message))
+                });
+            let mut error = match answer {
+                Ok(gone) => match listed(&mut *registration, by).await {
+                    Ok(Some(true)) => {
+                        unsure = false;
+                        "deregistered, but still listed".to_owned()
+                    }
                     // A registry that cannot be asked, or does not answer now, has said that it removed the entry.
-                    Ok(_) | Err(_) => {
-                        return self.note(
-                            match gone {
-                                Gone::Removed => LeaveOutcome::Removed,
-                                Gone::AlreadyGone => LeaveOutcome::AlreadyGone,
-                            },
-                            None,
-                        );
-                    }
+                    Ok(_) | Err(_) => return self.note(gone.into(), None),
                 },
-                Some(Err(error)) => (LeaveOutcome::Failed, error.to_string()),
-                None => {
-                    self.note(
-                        LeaveOutcome::Unknown,
-                        Some(format!("no answer within {attempt:?}")),
-                    );
-                    // A time-out means unknown: it may be gone. Ask before trying again.
-                    let by = stop.leave_by.min(Deadline::after(attempt));
-                    if let Ok(Some(false)) = listed(&mut *registration, by).await {
-                        return self.note(LeaveOutcome::Removed, None);
+                Err(error) if error.is_unknown() => {
+                    self.note(LeaveOutcome::Unknown, Some(error.to_string()));
+                    let by = in_time();
+                    match listed(&mut *registration, by).await {
+                        Ok(Some(false)) => return self.note(LeaveOutcome::Removed, None),
+                        Ok(Some(true)) => unsure = false,
+                        Ok(None) | Err(_) => unsure = true,
                     }
-                    (
-                        LeaveOutcome::Unknown,
-                        format!("no answer within {attempt:?}"),
-                    )
+                    error.to_string()
                 }
+                Err(error) => error.to_string(),
             };
             tracing::warn!(registry = %self.name, error, "not left yet");
+            let outcome = if unsure {
+                error += "; it may have been heard";
+                LeaveOutcome::Unknown
+            } else {
+                LeaveOutcome::Failed
+            };
             let known = self.note(outcome, Some(error));
-            if stop
-                .leave_by
-                .bound(tokio::time::sleep(jittered(pause)))
-                .await
-                .is_none()
-            {
+            let pausing = tokio::time::sleep(jittered(pause));
+            if stop.leave_by.bound(pausing).await.is_none() {
                 return known;
             }
             pause *= 2;
@@ -348,10 +387,29 @@ impl Actor {
     }
 
     fn note(&self, outcome: LeaveOutcome, error: Option<String>) -> Known {
+        if matches!(outcome, LeaveOutcome::Removed | LeaveOutcome::AlreadyGone) {
+            self.state.last_gasps.put(self.number, None);
+        }
         let mut known = lock(&self.known);
         (known.outcome, known.error) = (outcome, error);
         known.clone()
     }
+}
+
+impl From<Gone> for LeaveOutcome {
+    fn from(gone: Gone) -> Self {
+        match gone {
+            Gone::Removed => Self::Removed,
+            Gone::AlreadyGone => Self::AlreadyGone,
+        }
+    }
+}
+
+/// What an adapter says without being waited for. A panic is no answer (S8).
+fn quietly<T>(ask: impl FnOnce() -> Option<T>) -> Option<T> {
+    std::panic::catch_unwind(AssertUnwindSafe(ask))
+        .ok()
+        .flatten()
 }
 
 async fn listed(

@@ -42,6 +42,7 @@
 //! - Several servers, stock servers, work without HTTP: [`ShutdownCoordinator::run`] with [`serve`](serve()),
 //!   [`DrainLayer`], [`ShutdownHandle::draining`], [`ShutdownHandle::spawn`], [`ShutdownHandle::guard`].
 //! - What happens when, and why: [`_docs::design`]. What becomes of each kind of client: [`_docs::connections`].
+//! - TLS on the own loop: [`Serve::handshake`], [`_docs::tls`].
 //! - A registry of one's own: [`registry::Registry`].
 //!
 //! What each way promises:
@@ -132,7 +133,7 @@ pub use server::DrainIncoming;
 pub use server::{DrainListener, DrainStream};
 #[cfg(feature = "server")]
 #[cfg_attr(docsrs, doc(cfg(feature = "server")))]
-pub use server::{HttpService, Listener, Serve, serve};
+pub use server::{Handshake, HttpService, Listener, NoHandshake, Serve, Transport, serve};
 #[cfg(feature = "signal")]
 #[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
 pub use signal::Signals;

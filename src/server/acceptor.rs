@@ -14,8 +14,9 @@ use crate::phase::Phase;
 use crate::roster::{Straggler, Work};
 use crate::state::{Haste, Signal};
 
-use super::connection::{Connection, Transport};
+use super::connection::Connection;
 use super::listener::{Listener, back_off};
+use super::transport::Transport;
 
 /// How long new handshakes are ignored before the listener closes: those that were answered by then take a round trip
 /// to be queued, and no two hosts of one cluster are farther apart.

@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 
 use crate::request::Ending;
 
-use super::connection::RequestTicket;
+use super::ticket::RequestTicket;
 
 pin_project! {
     /// The response body that hyper sees.

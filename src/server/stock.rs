@@ -14,7 +14,8 @@ use crate::handle::ShutdownHandle;
 use crate::state::{Holdback, State};
 
 use super::acceptor::Acceptor;
-use super::connection::Transport;
+use super::observed::Observed;
+use super::transport::Transport;
 
 /// One count in the state's holdback, for as long as it lives.
 #[derive(Debug)]
@@ -67,9 +68,9 @@ impl DrainListener {
         if next.is_none() {
             self.held = None;
         }
-        let (_, transport) = next?;
+        let (connection, transport) = next?;
         Some(DrainStream {
-            transport,
+            io: Observed::new(transport, connection),
             _held: Held::new(&self.handle, |held| &mut held.connections),
         })
     }
@@ -85,13 +86,13 @@ impl fmt::Debug for DrainListener {
 
 /// A connection of a [`DrainListener`]: in flight until it is dropped; it fails once it is cut.
 pub struct DrainStream {
-    transport: Transport<TcpStream>,
+    io: Observed<Transport<TcpStream>>,
     _held: Held,
 }
 
 impl DrainStream {
     fn peer(&self) -> Option<SocketAddr> {
-        self.transport.peer()
+        self.io.get_ref().peer()
     }
 }
 
@@ -109,7 +110,7 @@ impl AsyncRead for DrainStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_read(cx, buf)
+        Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
@@ -119,7 +120,7 @@ impl AsyncWrite for DrainStream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.transport).poll_write(cx, buf)
+        Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -127,19 +128,19 @@ impl AsyncWrite for DrainStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.transport).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.transport.is_write_vectored()
+        self.io.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_flush(cx)
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_shutdown(cx)
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 
@@ -220,7 +221,7 @@ impl tonic::transport::server::Connected for DrainStream {
 
     fn connect_info(&self) -> Self::ConnectInfo {
         Self::ConnectInfo {
-            local_addr: self.transport.io().local_addr().ok(),
+            local_addr: self.io.get_ref().get_ref().local_addr().ok(),
             remote_addr: self.peer(),
         }
     }

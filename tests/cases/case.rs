@@ -98,6 +98,8 @@ pub struct Case {
     pub http2: bool,
     pub lame_duck: bool,
     pub few_descriptors: bool,
+    /// Over TLS, which is on the own loop alone.
+    pub tls: bool,
     /// Run by the harness; `None` where a test of its own does it.
     pub script: Option<Script>,
 }
@@ -115,6 +117,7 @@ impl Case {
             http2: false,
             lame_duck: false,
             few_descriptors: false,
+            tls: false,
             script: Some(script),
         }
     }
@@ -169,6 +172,11 @@ impl Case {
         self
     }
 
+    pub const fn tls(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+
     pub const fn few_descriptors(mut self) -> Self {
         self.few_descriptors = true;
         self
@@ -186,8 +194,10 @@ impl Case {
     pub fn paths(&self) -> impl Iterator<Item = Path> + use<> {
         let tonic = self.http2.then_some(Path::Tonic);
         let all = [Path::Own, Path::Stock, Path::Alone];
-        let runs = self.script.is_some();
-        all.into_iter().chain(tonic).filter(move |_| runs)
+        let (runs, tls) = (self.script.is_some(), self.tls);
+        all.into_iter()
+            .chain(tonic)
+            .filter(move |path| runs && (!tls || *path == Path::Own))
     }
 }
 

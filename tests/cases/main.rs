@@ -19,6 +19,7 @@ mod http2;
 mod page;
 mod race;
 mod requests;
+mod tls;
 mod upgrades;
 
 use std::fmt::Write as _;
@@ -32,6 +33,7 @@ use case::{Case, Path};
 fn cases() -> Vec<Case> {
     [
         connecting::cases(),
+        tls::cases(),
         heads::cases(),
         requests::cases(),
         bodies::cases(),

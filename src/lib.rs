@@ -43,6 +43,7 @@
 //!   [`DrainLayer`], [`ShutdownHandle::draining`], [`ShutdownHandle::spawn`], [`ShutdownHandle::guard`].
 //! - What happens when, and why: [`_docs::design`]. What becomes of each kind of client: [`_docs::connections`].
 //! - TLS on the own loop: [`Serve::handshake`], [`_docs::tls`].
+//! - A program that is not written in Rust, nginx or a JVM: [`_docs::process`] (feature `process`).
 //! - A registry of one's own: [`registry::Registry`].
 //!
 //! What each way promises:
@@ -59,8 +60,13 @@
 //! # Cargo features
 //!
 //! Default: `signal`, `server` (with `middleware`), `probe`. Opt-in: `axum` (`ConnectInfo` on the own loop, the probes
-//! as a `Router`, `c.listener`), `tonic` (`c.incoming`), `memory` (the embedded registry), `serde` (the report as JSON). A feature adds API and never changes
+//! as a `Router`, `c.listener`), `tonic` (`c.incoming`), `memory` (the embedded registry),
+//! `consul`, `serde` (the report as JSON). A feature adds API and never changes
+//! as a `Router`, `c.listener`), `tonic` (`c.incoming`), `memory` (the embedded registry), `hook` (preStop and
+//! postStart hooks into the process), `process` (any program under the coordinator, Linux), `cli` (the binary
+//! `prestop`), `serde` (the report as JSON). A feature adds API and never changes
 //! behaviour.
+//! `etcd` ([`registry::etcd`]), `serde` (the report as JSON). A feature adds API and never changes behaviour.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Without the default features some of what the prose links to is not there.
 #![cfg_attr(
@@ -77,13 +83,22 @@ mod error;
 mod exit;
 mod facade;
 mod handle;
+#[cfg(any(feature = "axum", feature = "tonic"))]
+mod handler;
 mod hook;
+#[cfg(all(feature = "hook", any(unix, feature = "probe")))]
+mod hook_call;
+#[cfg(all(feature = "hook", unix))]
+mod hook_socket;
 mod in_flight;
 #[cfg(feature = "middleware")]
 mod middleware;
 mod phase;
 #[cfg(feature = "probe")]
 mod probe;
+#[cfg(all(feature = "process", target_os = "linux"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "process")))]
+pub mod process;
 mod random;
 mod reason;
 pub mod registry;
@@ -96,6 +111,8 @@ mod server;
 #[cfg(feature = "signal")]
 mod signal;
 mod state;
+#[cfg(feature = "middleware")]
+mod stream;
 mod sync;
 mod tally;
 mod timeline;
@@ -105,18 +122,31 @@ pub use coordinator::{ShutdownCoordinator, ShutdownCoordinatorBuilder};
 pub use deadline::Deadline;
 pub use error::{BoxError, Error};
 pub use handle::{Guard, ShutdownHandle};
+#[cfg(feature = "websocket")]
+#[cfg_attr(docsrs, doc(cfg(feature = "websocket")))]
+pub use handler::DrainWebSocket;
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+pub use handler::NoStopSignal;
 pub use hook::{HookContext, HookName, LifecycleHook, TaskOutput};
+#[cfg(all(feature = "hook", unix))]
+#[cfg_attr(docsrs, doc(cfg(all(feature = "hook", unix))))]
+pub use hook_socket::{HookError, HookSocket, exec_hook};
 pub use in_flight::{Closed, InFlightGuard};
 #[cfg(feature = "middleware")]
 #[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
-pub use middleware::{DrainFuture, DrainLayer, DrainService};
+pub use middleware::{DrainFuture, DrainLayer, DrainService, StreamLayer, StreamService};
 pub use phase::Phase;
+#[cfg(all(feature = "hook", feature = "probe"))]
+#[cfg_attr(docsrs, doc(cfg(all(feature = "hook", feature = "probe"))))]
+pub use probe::HookToken;
 #[cfg(feature = "probe")]
 #[cfg_attr(docsrs, doc(cfg(feature = "probe")))]
 pub use probe::Probes;
 pub use reason::Reason;
 pub use report::{
-    HookReport, LeaveOutcome, Outcome, RegistryReport, Requests, ShutdownReport, Stage, TaskReport,
+    HookReport, LeaveOutcome, Outcome, RegistryReport, Requests, ShutdownReport, Stage, Streams,
+    TaskReport,
 };
 #[cfg(feature = "middleware")]
 #[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
@@ -138,6 +168,12 @@ pub use server::{Handshake, HttpService, Listener, NoHandshake, Serve, Transport
 #[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
 pub use signal::Signals;
 pub use state::Readiness;
+#[cfg(feature = "middleware")]
+#[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
+pub use state::{LateRequests, TellAt};
+#[cfg(feature = "middleware")]
+#[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
+pub use stream::{StopSignal, StreamPolicy, UntilTold};
 pub use timeline::PhaseTime;
 
 /// The README's programs are compiled with the doc tests.

@@ -12,11 +12,12 @@ use crate::budget::{Budget, Shares};
 use crate::deadline::Deadline;
 use crate::in_flight::InFlight;
 use crate::phase::Phase;
+use crate::random::Spread;
 use crate::reason::Reason;
 use crate::report::{Draft, ShutdownReport};
 use crate::roster::Roster;
 use crate::sync::lock;
-use crate::tally::Tally;
+use crate::tally::{StreamTally, Tally};
 use crate::timeline::Timeline;
 
 /// How much of a hurry somebody is in. It only grows.
@@ -82,6 +83,13 @@ impl Stop {
             .saturating_duration_since(self.began)
     }
 
+    /// Half of the time from the beginning to SIGKILL: a preStop hook blocks no longer, what comes after SIGTERM needs
+    /// the other half.
+    #[cfg_attr(not(feature = "hook"), allow(dead_code))]
+    pub(crate) fn half(&self) -> Instant {
+        self.began + self.kill.saturating_duration_since(self.began) / 2
+    }
+
     /// The stop with a SIGKILL that may be earlier, its time split anew. Nothing ever moves later: the split of a
     /// short rest reserves less, so each step keeps the earlier of its two instants (S7).
     fn tightened(self, now: Instant, total: Duration) -> Option<Self> {
@@ -104,6 +112,8 @@ impl Stop {
 pub(crate) struct Signal {
     pub(crate) phase: Phase,
     pub(crate) stop: Option<Stop>,
+    /// A preStop hook has called: the kubelet's clock is known, and the hook was no `sleep`.
+    pub(crate) hook_called: bool,
     pub(crate) haste: Haste,
     /// Whatever is in flight is cut.
     pub(crate) cut: bool,
@@ -127,6 +137,32 @@ pub enum Readiness {
     KeepServing,
 }
 
+/// When streams are told to end, those whose policy is [`StreamPolicy::Tell`](crate::StreamPolicy::Tell).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TellAt {
+    /// In the first half of the lame duck, each at its own moment, so that they do not come as a herd to the other
+    /// pods. A stream that begins in the lame duck is told in the drain: a client that was sent back to this pod is
+    /// told twice at the most.
+    LameDuck,
+    /// When the drain begins, within half of the linger (250 ms by default). By now nothing leads back to this pod, so
+    /// a client is interrupted once; and with or without a lame duck it is the same.
+    #[default]
+    Draining,
+}
+
+/// What becomes of a request that arrives in the drain, on a connection that is still open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LateRequests {
+    /// It is served: the client can't know, and not every client repeats what was refused.
+    #[default]
+    Serve,
+    /// It is answered `503` with `Retry-After: 1`, and on HTTP/1 `Connection: close`; gRPC gets `UNAVAILABLE`. For
+    /// services behind a gateway that repeats such requests elsewhere, and whose own take as long as a drain.
+    Refuse,
+}
+
 /// What keeps stock servers from being told to drain: they close what is idle or untouched in the same instant.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Holdback {
@@ -141,6 +177,8 @@ pub(crate) struct Holdback {
 pub(crate) struct Settings {
     pub(crate) linger: Duration,
     pub(crate) readiness: Readiness,
+    pub(crate) tell_at: TellAt,
+    pub(crate) late_requests: LateRequests,
 }
 
 impl Default for Settings {
@@ -149,6 +187,8 @@ impl Default for Settings {
             // Several times the longest round trip inside a cluster.
             linger: Duration::from_millis(500),
             readiness: Readiness::default(),
+            tell_at: TellAt::default(),
+            late_requests: LateRequests::default(),
         }
     }
 }
@@ -165,6 +205,10 @@ pub(crate) struct State {
     pub(crate) in_flight: InFlight,
     pub(crate) roster: Roster,
     pub(crate) tally: Tally,
+    pub(crate) streams: StreamTally,
+    /// The places of streams, in the order in which they ask for one.
+    #[cfg_attr(not(feature = "middleware"), allow(dead_code))]
+    pub(crate) stream_places: Spread,
     /// Of listeners and connections that stock servers were given.
     pub(crate) holdback: watch::Sender<Holdback>,
     draft: Mutex<Draft>,
@@ -178,6 +222,7 @@ impl State {
             signal: watch::Sender::new(Signal {
                 phase: Phase::Starting,
                 stop: None,
+                hook_called: false,
                 haste: Haste::None,
                 cut: false,
                 draining_since: None,
@@ -191,6 +236,8 @@ impl State {
             in_flight: InFlight::new(),
             roster: Roster::new(),
             tally: Tally::default(),
+            streams: StreamTally::default(),
+            stream_places: Spread::new(),
             holdback: watch::Sender::default(),
             draft: Mutex::new(Draft::new(timeline)),
         }
@@ -220,32 +267,38 @@ impl State {
     }
 
     /// Begins the stop, or makes its deadline earlier; whether this call began it. `total` is the time until
-    /// SIGKILL as the caller knows it.
-    pub(crate) fn trigger(&self, reason: Reason, total: Duration) -> bool {
+    /// SIGKILL as the caller knows it, given whether a preStop hook has called.
+    pub(crate) fn trigger(&self, reason: Reason, total: impl FnOnce(bool) -> Duration) -> bool {
         let now = Instant::now();
         let (mut began, mut tightened) = (false, false);
         let why = reason.to_string();
-        self.step(|signal| match signal.stop {
-            None => {
-                began = true;
-                signal.stop = Some(Stop::new(now, total));
-                let mut draft = lock(&self.draft);
-                draft.reason = Some(reason);
-                draft.finished_before = self.tally.sums().1;
-                rise(signal, Phase::PreStop)
-            }
-            Some(stop) => {
-                let tighter = stop.tightened(now, total);
-                tightened = tighter.is_some();
-                signal.stop = tighter.or(signal.stop);
-                tightened
+        let mut kill_in = Duration::ZERO;
+        self.step(|signal| {
+            signal.hook_called |= reason == Reason::PreStopHook;
+            let total = total(signal.hook_called);
+            kill_in = total;
+            match signal.stop {
+                None => {
+                    began = true;
+                    signal.stop = Some(Stop::new(now, total));
+                    let mut draft = lock(&self.draft);
+                    draft.reason = Some(reason);
+                    draft.finished_before = self.tally.sums().1;
+                    rise(signal, Phase::PreStop)
+                }
+                Some(stop) => {
+                    let tighter = stop.tightened(now, total);
+                    tightened = tighter.is_some();
+                    signal.stop = tighter.or(signal.stop);
+                    tightened
+                }
             }
         });
         // Outside of the cell: a subscriber may ask for the phase.
         if began {
-            tracing::info!(reason = %why, kill_in_s = total.as_secs_f64(), "stop begins");
+            tracing::info!(reason = %why, kill_in_s = kill_in.as_secs_f64(), "stop begins");
         } else if tightened {
-            tracing::info!(reason = %why, kill_in_s = total.as_secs_f64(), "deadline moves earlier");
+            tracing::info!(reason = %why, kill_in_s = kill_in.as_secs_f64(), "deadline moves earlier");
         } else {
             tracing::debug!(reason = %why, "stop has begun already");
         }
@@ -335,7 +388,7 @@ impl State {
 
     pub(crate) fn report(&self) -> ShutdownReport {
         let grace = self.budget().grace;
-        self.draft(|draft| draft.report(grace, self.tally.sums()))
+        self.draft(|draft| draft.report(grace, self.tally.sums(), self.streams.sums()))
     }
 
     /// The report for who ends the process now: what is in flight goes down with it.

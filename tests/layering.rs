@@ -22,15 +22,23 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("record, lower", &["report"]),
     ("record", &["state"]),
     ("waist, lower", &["handle"]),
-    ("waist", &["hook", "registry", "request"]),
+    ("waist", &["hook", "hook_call", "registry", "request"]),
+    ("waist", &["hook", "registry", "stream"]),
+    // A request's body may be a stream.
+    ("waist, upper", &["request"]),
     (
         "rooms",
         &[
             "coordinator",
             "middleware",
+            "handler",
             "server",
             "probe",
+            "registry::consul",
+            "process",
+            "hook_socket",
             "registry::memory",
+            "registry::etcd",
             "registry::http",
         ],
     ),
@@ -39,7 +47,16 @@ const FLOORS: &[(&str, &[&str])] = &[
 ];
 
 /// What stands in a room and is shared with its neighbours: the one HTTP client under all HTTP registries.
-const CLOSETS: &[(&str, &str)] = &[("registry::memory", "registry::http")];
+const CLOSETS: &[(&str, &str)] = &[
+    ("registry::consul", "registry::http"),
+    ("registry::memory", "registry::http"),
+    ("registry::memory", "registry::http"),
+    ("registry::etcd", "registry::http"),
+/// What stands in a room and is shared with its neighbours: the one HTTP client, made for the HTTP registries.
+const CLOSETS: &[(&str, &str)] = &[
+    ("process", "registry::http"),
+    ("registry::memory", "registry::http"),
+];
 
 #[test]
 fn every_import_goes_down() {

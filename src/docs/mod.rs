@@ -8,3 +8,8 @@ pub mod connections {}
 
 #[doc = include_str!("tls.md")]
 pub mod tls {}
+
+#[doc = include_str!("registries.md")]
+pub mod registries {}
+#[doc = include_str!("process.md")]
+pub mod process {}

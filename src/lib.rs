@@ -59,14 +59,16 @@
 //!
 //! # Cargo features
 //!
-//! Default: `signal`, `server` (with `middleware`), `probe`. Opt-in: `axum` (`ConnectInfo` on the own loop, the probes
-//! as a `Router`, `c.listener`), `tonic` (`c.incoming`), `memory` (the embedded registry),
-//! `consul`, `serde` (the report as JSON). A feature adds API and never changes
-//! as a `Router`, `c.listener`), `tonic` (`c.incoming`), `memory` (the embedded registry), `hook` (preStop and
-//! postStart hooks into the process), `process` (any program under the coordinator, Linux), `cli` (the binary
-//! `prestop`), `serde` (the report as JSON). A feature adds API and never changes
-//! behaviour.
-//! `etcd` ([`registry::etcd`]), `serde` (the report as JSON). A feature adds API and never changes behaviour.
+//! Default: `signal`, `server` (with `middleware`), `probe`. Opt-in:
+//!
+//! - servers: `axum` (`ConnectInfo` on the own loop, the probes as a `Router`, `c.listener`), `websocket`
+//!   (`StopSignal::websocket`), `tonic` (`c.incoming`);
+//! - registries: `memory` (the embedded one), `consul`, `etcd`, see [`registry`];
+//! - Kubernetes' hooks into the process: `hook`; the binary `prestop`: `cli`;
+//! - `process`: any program under the coordinator (Linux);
+//! - `serde`: the report as JSON.
+//!
+//! A feature adds API and never changes behaviour.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Without the default features some of what the prose links to is not there.
 #![cfg_attr(

@@ -22,8 +22,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("record, lower", &["report"]),
     ("record", &["state"]),
     ("waist, lower", &["handle"]),
-    ("waist", &["hook", "hook_call", "registry", "request"]),
-    ("waist", &["hook", "registry", "stream"]),
+    ("waist", &["hook", "hook_call", "registry", "stream"]),
     // A request's body may be a stream.
     ("waist, upper", &["request"]),
     (
@@ -46,15 +45,11 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("roof, upper", &["lib"]),
 ];
 
-/// What stands in a room and is shared with its neighbours: the one HTTP client under all HTTP registries.
-const CLOSETS: &[(&str, &str)] = &[
-    ("registry::consul", "registry::http"),
-    ("registry::memory", "registry::http"),
-    ("registry::memory", "registry::http"),
-    ("registry::etcd", "registry::http"),
 /// What stands in a room and is shared with its neighbours: the one HTTP client, made for the HTTP registries.
 const CLOSETS: &[(&str, &str)] = &[
     ("process", "registry::http"),
+    ("registry::consul", "registry::http"),
+    ("registry::etcd", "registry::http"),
     ("registry::memory", "registry::http"),
 ];
 

@@ -11,5 +11,6 @@ pub mod tls {}
 
 #[doc = include_str!("registries.md")]
 pub mod registries {}
+
 #[doc = include_str!("process.md")]
 pub mod process {}

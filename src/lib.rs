@@ -160,12 +160,12 @@ pub use server::AxumListener;
 #[cfg(feature = "tonic")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
 pub use server::DrainIncoming;
-#[cfg(any(feature = "axum", feature = "tonic"))]
-#[cfg_attr(docsrs, doc(cfg(any(feature = "axum", feature = "tonic"))))]
-pub use server::{DrainListener, DrainStream};
 #[cfg(feature = "server")]
 #[cfg_attr(docsrs, doc(cfg(feature = "server")))]
-pub use server::{Handshake, HttpService, Listener, NoHandshake, Serve, Transport, serve};
+pub use server::{
+    DrainListener, DrainStream, Handshake, HttpService, Listener, NoHandshake, Serve, Transport,
+    Watched, serve,
+};
 #[cfg(feature = "signal")]
 #[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
 pub use signal::Signals;

@@ -79,7 +79,6 @@ impl<L: Listener> Acceptor<L> {
     }
 
     /// For a stock server, which closes idle connections when it is told, and is told after linger and sweep.
-    #[cfg(any(feature = "axum", feature = "tonic"))]
     pub(super) fn for_stock(handle: &ShutdownHandle, listener: L) -> Self {
         Self::with_patience(handle, listener, handle.state().settings.linger)
     }

@@ -4,14 +4,15 @@ mod acceptor;
 mod body;
 mod connection;
 mod handshakes;
+mod held;
 mod listener;
 mod observed;
 mod serve_connection;
-#[cfg(any(feature = "axum", feature = "tonic"))]
 mod stock;
 mod ticket;
 mod tls;
 mod transport;
+mod watch;
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -38,11 +39,11 @@ pub use stock::AxumListener;
 pub use stock::DrainIncoming;
 #[cfg(feature = "axum")]
 pub(crate) use stock::for_axum;
-#[cfg(any(feature = "axum", feature = "tonic"))]
 pub use stock::{DrainListener, DrainStream};
 use tls::{HANDSHAKE, shake_hands};
 pub use tls::{Handshake, NoHandshake};
 pub use transport::Transport;
+pub use watch::Watched;
 
 /// A server under a coordinator, from [`serve`]: configure, then await it or give it to
 /// [`run`](crate::ShutdownCoordinator::run). It ends when its listener has closed; its connections hold the drain

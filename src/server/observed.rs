@@ -30,7 +30,6 @@ impl<IO> Observed<IO> {
         }
     }
 
-    #[cfg(any(feature = "axum", feature = "tonic"))]
     pub(super) const fn get_ref(&self) -> &IO {
         &self.io
     }

@@ -1,47 +1,27 @@
-//! The coordinator's listener for stock servers: `axum::serve` and tonic.
+//! The coordinator's listener for stock servers: `axum::serve`, tonic, loops of one's own.
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::handle::ShutdownHandle;
-use crate::state::{Holdback, State};
 
 use super::acceptor::Acceptor;
+use super::held::Held;
 use super::observed::Observed;
 use super::transport::Transport;
 
-/// One count in the state's holdback, for as long as it lives.
-#[derive(Debug)]
-struct Held {
-    state: Arc<State>,
-    count: fn(&mut Holdback) -> &mut usize,
-}
-
-impl Held {
-    fn new(handle: &ShutdownHandle, count: fn(&mut Holdback) -> &mut usize) -> Self {
-        let state = handle.state().clone();
-        state.holdback.send_modify(|held| *count(held) += 1);
-        Self { state, count }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.state
-            .holdback
-            .send_modify(|held| *(self.count)(held) -= 1);
-    }
-}
-
 /// A TCP listener whose connections the coordinator counts, sweeps and can cut; for a server that accepts by itself.
-/// From [`ShutdownCoordinator::listener`](crate::ShutdownCoordinator::listener).
+///
+/// For `axum::serve` it comes from `coordinator.listener`, for tonic from `coordinator.incoming`, for a loop of one's
+/// own from [`new`](Self::new); what its connections' server is told by is
+/// [`ShutdownHandle::draining`](crate::ShutdownHandle::draining), or
+/// [`ShutdownHandle::watch`](crate::ShutdownHandle::watch).
 pub struct DrainListener {
     handle: ShutdownHandle,
     acceptor: Acceptor<TcpListener>,
@@ -52,7 +32,9 @@ pub struct DrainListener {
 }
 
 impl DrainListener {
-    pub(crate) fn new(handle: &ShutdownHandle, listener: TcpListener) -> Self {
+    /// From now on the coordinator of this handle waits for it to be swept and closed, which happens in
+    /// [`next`](Self::next).
+    pub fn new(handle: &ShutdownHandle, listener: TcpListener) -> Self {
         Self {
             handle: handle.clone(),
             #[cfg(feature = "axum")]
@@ -62,8 +44,12 @@ impl DrainListener {
         }
     }
 
-    /// The next connection; `None` once the listener was swept and closed.
-    async fn next(&mut self) -> Option<DrainStream> {
+    /// The next connection, counted before it is handed out; `None` once the listener was swept and closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: no connection is lost.
+    pub async fn next(&mut self) -> Option<DrainStream> {
         let next = self.acceptor.next().await;
         if next.is_none() {
             self.held = None;
@@ -91,7 +77,9 @@ pub struct DrainStream {
 }
 
 impl DrainStream {
-    fn peer(&self) -> Option<SocketAddr> {
+    /// The client's address.
+    #[must_use]
+    pub fn peer(&self) -> Option<SocketAddr> {
         self.io.get_ref().peer()
     }
 }
@@ -189,7 +177,9 @@ pub struct DrainIncoming(futures::stream::BoxStream<'static, io::Result<DrainStr
 
 #[cfg(feature = "tonic")]
 impl DrainIncoming {
-    pub(crate) fn new(handle: &ShutdownHandle, listener: TcpListener) -> Self {
+    /// From now on the coordinator of this handle waits for it to be swept and closed, which happens in
+    /// [`next`](Self::next).
+    pub fn new(handle: &ShutdownHandle, listener: TcpListener) -> Self {
         let listener = DrainListener::new(handle, listener);
         let connections = futures::stream::unfold(listener, |mut listener| async move {
             listener.next().await.map(|stream| (Ok(stream), listener))

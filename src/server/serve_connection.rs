@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode, Version};
+use http::{Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -19,7 +19,8 @@ use tower::util::Oneshot;
 use crate::handle::ShutdownHandle;
 use crate::phase::Phase;
 use crate::request::{
-    ConnectionInfo, Ending, Exempt, Head, has_no_body, is_asked_to_leave, is_refused, say_close,
+    ConnectionInfo, Ending, Exempt, Head, has_no_body, is_asked_to_leave, is_refused, leaves_http,
+    say_close,
 };
 use crate::state::Signal;
 use crate::stream::{StopSignal, StreamBody, is_grpc, refusal};
@@ -293,9 +294,7 @@ where
             .take()
             .expect("a future is not polled after it was ready");
         let status = response.status();
-        let connect = *method == http::Method::CONNECT && status.is_success();
-        let switch = *version <= Version::HTTP_11 && status == StatusCode::SWITCHING_PROTOCOLS;
-        if connect || switch {
+        if leaves_http(*version, method, status) {
             ticket.connection.upgraded(ticket.key);
         } else if is_asked_to_leave(handle.state(), ticket.connection.share) {
             say_close(*version, response.headers_mut());

@@ -446,3 +446,56 @@ async fn a_panicking_handler_does_not_hold_the_drain() {
     assert!(report.total < Duration::from_secs(3), "{report}");
     assert_eq!(report.requests.finished, 0);
 }
+
+/// What decides is whether the connection leaves HTTP, not whether the answer speaks of that: a 426 offers an upgrade
+/// (RFC 9110, 15.5.22), and is the last answer of its connection like any other.
+#[tokio::test]
+async fn an_offer_to_upgrade_says_close_and_an_upgrade_does_not() {
+    let answer = |status: u16| {
+        async move || {
+            axum::response::Response::builder()
+                .status(status)
+                .header("connection", "upgrade")
+                .header("upgrade", "foo")
+                .body(Body::empty())
+                .unwrap()
+        }
+    };
+    let app = Router::new()
+        .route("/offer", get(answer(426)))
+        .route("/upgrade", get(answer(101)));
+    for layered in [false, true] {
+        let c = builder().linger(Duration::from_secs(10)).build().unwrap();
+        let server = if layered {
+            let listener = local().await;
+            let (h, addr) = (c.handle(), listener.local_addr().unwrap());
+            let (listener, app) = (c.listener(listener), app.clone().layer(c.layer()));
+            let web = axum::serve(listener, app).with_graceful_shutdown(h.draining());
+            Server::running(h, addr, async { c.run(web).await.unwrap() }).await
+        } else {
+            Server::start(c, app.clone()).await
+        };
+        let (mut offered, mut upgraded) = (server.http1().await, server.http1().await);
+        server.accepted(offered.local()).await;
+        server.accepted(upgraded.local()).await;
+        server.stop_to(Phase::Draining).await;
+        offered.send_get("/offer").await;
+        let head = offered.head().await;
+        assert_eq!(
+            (head.status, head.header("connection")),
+            (426, Some("upgrade, close"))
+        );
+        assert_eq!(offered.end().await, End::Fin);
+        upgraded
+            .send("GET /upgrade HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: foo\r\n\r\n")
+            .await;
+        let head = upgraded.head().await;
+        assert_eq!(
+            (head.status, head.header("connection")),
+            (101, Some("upgrade"))
+        );
+        // Nobody takes the socket.
+        upgraded.end().await;
+        server.clean().await;
+    }
+}

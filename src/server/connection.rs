@@ -165,6 +165,12 @@ impl Connection {
         lock(&self.inner).version == Some(Version::HTTP_2)
     }
 
+    /// It is, or has yet to say enough to be something else.
+    pub(super) fn may_be_http2(&self) -> bool {
+        let inner = lock(&self.inner);
+        inner.version == Some(Version::HTTP_2) || inner.heard < PREFACE.len() as u64
+    }
+
     pub(super) fn has_backlog(&self) -> bool {
         self.backlog.load(Ordering::Relaxed)
     }
@@ -279,7 +285,7 @@ impl Connection {
         self.epoch.fetch_add(1, Ordering::Release);
         // On HTTP/2 the last stream may have ended in a task of its own, and the connection's must see it.
         if is_idle && self.handle.state().phase() >= Phase::LameDuck {
-            self.reader.wake();
+            self.wake_reader();
         }
     }
 
@@ -308,6 +314,11 @@ impl Connection {
     pub(super) fn may_write(&self, cx: &Context<'_>) -> io::Result<()> {
         self.writer.register(cx.waker());
         self.not_cut()
+    }
+
+    /// Whoever waits for the client looks again.
+    pub(super) fn wake_reader(&self) {
+        self.reader.wake();
     }
 
     /// So many bytes came on the socket.

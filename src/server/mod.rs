@@ -3,6 +3,7 @@
 mod acceptor;
 mod body;
 mod connection;
+mod frames;
 mod handshakes;
 mod held;
 mod listener;
@@ -86,6 +87,7 @@ pub fn serve<L, S>(handle: &ShutdownHandle, listener: L, service: S) -> Serve<L,
         options: Options {
             exempt: None,
             header_read_timeout: Some(HEADER_READ),
+            half_close: false,
         },
     }
 }
@@ -150,6 +152,14 @@ impl<L, S, H> Serve<L, S, H> {
     /// in which the next one may be on its way.
     pub fn header_read_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.options.header_read_timeout = limit.into();
+        self
+    }
+
+    /// Whether an HTTP/1 client that shuts its sending side, and nothing else, gets its answer. Default: no, as with
+    /// hyper, axum and Go. One that has closed its socket looks the same until something is sent to it: with this, the
+    /// handlers of clients that are gone run to their end, and hold the drain open for it.
+    pub const fn half_close(mut self, is_answered: bool) -> Self {
+        self.options.half_close = is_answered;
         self
     }
 }

@@ -42,6 +42,7 @@ pub(super) const HEADER_READ: Duration = Duration::from_secs(30);
 pub(super) struct Options {
     pub(super) exempt: Option<Exempt>,
     pub(super) header_read_timeout: Option<Duration>,
+    pub(super) half_close: bool,
 }
 
 impl Options {
@@ -71,6 +72,7 @@ pub(super) async fn serve_connection<IO, S>(
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // WebSockets over HTTP/2 (RFC 8441).
     builder.http2().enable_connect_protocol();
+    builder.http1().half_close(options.half_close);
     let io = TokioIo::new(Observed::new(io, connection.clone()));
     let protocol = builder.serve_connection_with_upgrades(io, service);
     tokio::pin!(protocol);

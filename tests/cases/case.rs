@@ -41,6 +41,8 @@ pub enum Ends {
     AtOnce,
     /// After the linger.
     Linger,
+    /// Told after the linger at the latest, and waited for once more.
+    TwoLingers,
     /// When the client was done, before the deadline.
     Client,
     Deadline,
@@ -208,6 +210,7 @@ impl fmt::Display for Promise {
             (Got::Whole, _) => "served whole",
             (Got::Closed, Ends::AtOnce) => "closed at once",
             (Got::Closed, Ends::Linger) => "closed after the linger",
+            (Got::Closed, Ends::TwoLingers) => "closed within twice the linger",
             (Got::Closed, Ends::Client) => "closed with the client",
             (Got::Closed | Got::Cut, Ends::Deadline) => "cut at the deadline",
             (Got::Cut, _) => "**ends at once, cut by the exit**",

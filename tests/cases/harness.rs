@@ -18,14 +18,14 @@ use crate::support::raw_http2::Http2;
 use crate::support::tls::Tls;
 use crate::support::{Http1, grace, within};
 
-/// The least that the clock knows: 3 s, less 1 for the exit, 0.5 for hooks, 0.25 for the cut, leave 1.25 for the drain.
-pub const GRACE: u64 = 3;
-const DRAIN: Duration = Duration::from_millis(1_250);
+/// 4 s, less 1 for the exit, 0.5 for hooks, 0.25 for the cut, leave 2.25 for the drain.
+pub const GRACE: u64 = 4;
+const DRAIN: Duration = Duration::from_millis(2_250);
 const LINGER: Duration = Duration::from_millis(500);
 /// When a client goes on that is late: past the linger.
 pub const LATE: Duration = Duration::from_millis(700);
 /// So long is stock axum alone watched: longer than ours may take.
-const WATCHED: Duration = Duration::from_millis(1_500);
+const WATCHED: Duration = Duration::from_millis(2_500);
 /// A clock's grain, and the moment between two looks at it.
 const GRAIN: Duration = Duration::from_millis(50);
 
@@ -305,7 +305,9 @@ fn check(promise: &Promise, seen: &Seen, world: &World) -> Result<(), String> {
         (Ends::Never, took) => took.is_none(),
         (_, None) => false,
         (Ends::AtOnce, Some(took)) => took < LINGER - GRAIN,
-        (Ends::Linger, Some(took)) => (LINGER - GRAIN..DRAIN - GRAIN).contains(&took),
+        (Ends::Linger | Ends::TwoLingers, Some(took)) => {
+            (LINGER - GRAIN..DRAIN - GRAIN).contains(&took)
+        }
         (Ends::Client, Some(took)) => world.path == Path::Alone || took < DRAIN - GRAIN,
         (Ends::Deadline, Some(took)) => took >= DRAIN - GRAIN,
     };

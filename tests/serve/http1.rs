@@ -499,3 +499,25 @@ async fn an_offer_to_upgrade_says_close_and_an_upgrade_does_not() {
         server.clean().await;
     }
 }
+
+/// By default it is taken for one that is gone: tests/cases.
+#[tokio::test]
+async fn a_client_that_shuts_its_sending_side_is_answered_where_that_was_asked_for() {
+    let (gate, c, listener) = (gate(), builder().build().unwrap(), local().await);
+    let (h, addr) = (c.handle(), listener.local_addr().unwrap());
+    let web = prestop::serve(&h, listener, app(&gate)).half_close(true);
+    let server = Server::running(h, addr, async { c.run(web).await.unwrap() }).await;
+    let mut client = server.http1().await;
+    client.send_get("/slow").await;
+    tokio::io::AsyncWriteExt::shutdown(&mut client.io)
+        .await
+        .unwrap();
+    until("the handler", || in_flight(&server, "GET /slow") == 1).await;
+    server.stop_to(Phase::Draining).await;
+    // The end of its requests has long been read.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    gate.add_permits(1);
+    assert_eq!(client.answer().await.text(), "slow");
+    assert_eq!(client.end().await, End::Fin);
+    server.clean().await;
+}

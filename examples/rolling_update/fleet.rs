@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::call::call;
 use crate::cli::Strategy;
+use crate::registry::RegistryKind;
 
 /// How long the registry believes in a replica that does not beat.
 pub const TTL: Duration = Duration::from_secs(10);
@@ -27,7 +28,8 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy)]
 pub struct Surroundings {
     pub strategy: Strategy,
-    /// The registry's HTTP address.
+    /// The registry, and its address.
+    pub kind: RegistryKind,
     pub registry: SocketAddr,
     /// How long it may still be called after it has left the registry.
     pub visibility: Duration,
@@ -50,10 +52,11 @@ struct Replica {
     stdout: BufReader<ChildStdout>,
 }
 
-/// What a replica is called: its id in the registry, and its pid.
+/// What a replica is called: its id in the registry, where it listens, and its pid.
 #[derive(Clone, Debug)]
 pub struct Name {
     pub id: String,
+    pub address: SocketAddr,
     pub pid: Pid,
 }
 
@@ -67,6 +70,7 @@ impl fmt::Display for Name {
 #[derive(Clone, Debug)]
 pub struct Stop {
     pub name: Name,
+    pub signalled: Instant,
     /// From the signal to the end of the process.
     pub took: Duration,
     pub status: ExitStatus,
@@ -99,17 +103,19 @@ impl Fleet {
         self.born += 1;
         let id = format!("r{}", self.born);
         let replica = spawn(id, around)?;
-        let name = replica.name.clone();
+        let mut name = replica.name.clone();
         self.replicas.push_back(replica);
         let replica = self.replicas.back_mut().expect("a replica was just pushed");
         match timeout(START_LIMIT, replica.ready()).await {
-            Ok(ready) => ready.map_err(|error| format!("starting replica {name}: {error}"))?,
+            Ok(Ok(address)) => name.address = address,
+            Ok(Err(error)) => return Err(format!("starting replica {name}: {error}")),
             Err(_) => {
                 return Err(format!(
                     "replica {name} was not ready within {START_LIMIT:?}"
                 ));
             }
         }
+        replica.name = name.clone();
         Ok(name)
     }
 
@@ -151,6 +157,7 @@ impl Fleet {
         self.replicas.pop_front();
         Ok(Stop {
             name,
+            signalled,
             took,
             status,
             forced,
@@ -190,7 +197,7 @@ impl Fleet {
 }
 
 impl Replica {
-    async fn ready(&mut self) -> Result<(), String> {
+    async fn ready(&mut self) -> Result<SocketAddr, String> {
         let mut line = String::new();
         self.stdout
             .read_line(&mut line)
@@ -204,7 +211,7 @@ impl Replica {
         while call(Method::GET, address, "/readyz", String::new()).await != Ok(StatusCode::OK) {
             sleep(Duration::from_millis(20)).await;
         }
-        Ok(())
+        Ok(address)
     }
 }
 
@@ -219,6 +226,7 @@ fn spawn(id: String, around: Surroundings) -> Result<Replica, String> {
     let mut child = command
         .args(["--strategy", around.strategy.name()])
         .args(["--registry", &around.registry.to_string()])
+        .args(["--registry-kind", around.kind.name()])
         .args(["--id", &id])
         .args(["--ttl-ms", &TTL.as_millis().to_string()])
         .args([
@@ -247,7 +255,12 @@ fn spawn(id: String, around: Surroundings) -> Result<Replica, String> {
         .and_then(Pid::from_raw)
         .expect("a child that was not waited for has a pid");
     Ok(Replica {
-        name: Name { id, pid },
+        name: Name {
+            id,
+            // Until it says better.
+            address: (std::net::Ipv4Addr::UNSPECIFIED, 0).into(),
+            pid,
+        },
         child,
         _stdin: stdin,
         stdout: BufReader::new(stdout),

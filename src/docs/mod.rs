@@ -8,6 +8,8 @@ pub mod connections {}
 
 #[doc = include_str!("kubernetes.md")]
 pub mod kubernetes {}
+#[doc = include_str!("tls.md")]
+pub mod tls {}
 
 #[doc = include_str!("registries.md")]
 pub mod registries {}

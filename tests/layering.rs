@@ -16,12 +16,16 @@ const FLOORS: &[(&str, &[&str])] = &[
             "phase", "reason", "deadline", "error", "sync", "random", "exit",
         ],
     ),
-    ("parts", &["budget", "in_flight", "timeline", "signal"]),
+    (
+        "parts",
+        &["budget", "in_flight", "last_gasp", "timeline", "signal"],
+    ),
     // Both spread by the thread numbers of `in_flight`.
     ("parts, upper", &["roster", "tally"]),
     ("record, lower", &["report"]),
     ("record", &["state"]),
     ("waist, lower", &["handle"]),
+    ("waist", &["hook", "hook_call", "registry", "stream"]),
     ("waist", &["hook", "registry", "rotation", "stream"]),
     // A request's body may be a stream.
     ("waist, upper", &["request"]),
@@ -34,7 +38,11 @@ const FLOORS: &[(&str, &[&str])] = &[
             "server",
             "probe",
             "registry::consul",
+            "process",
+            "hook_socket",
             "registry::memory",
+            "registry::etcd",
+            "registry::zookeeper",
             "registry::http",
         ],
     ),
@@ -42,9 +50,11 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("roof, upper", &["lib"]),
 ];
 
-/// What stands in a room and is shared with its neighbours: the one HTTP client under all HTTP registries.
+/// What stands in a room and is shared with its neighbours: the one HTTP client, made for the HTTP registries.
 const CLOSETS: &[(&str, &str)] = &[
+    ("process", "registry::http"),
     ("registry::consul", "registry::http"),
+    ("registry::etcd", "registry::http"),
     ("registry::memory", "registry::http"),
 ];
 

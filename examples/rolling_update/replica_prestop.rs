@@ -4,13 +4,12 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use prestop::ShutdownCoordinator;
-use prestop::registry::Instance;
-use prestop::registry::memory::MemoryRegistryClient;
+use prestop::{HookSocket, HookToken, ShutdownCoordinator};
 use tokio::net::TcpListener;
 
-use crate::cli::{ReplicaArgs, Strategy};
-use crate::registration::SERVICE;
+use crate::cli::{Hook, ReplicaArgs, Strategy};
+use crate::kubelet::{SLEEP, TOKEN};
+use crate::registration::membership;
 use crate::replica::announce;
 use crate::service::app;
 
@@ -19,21 +18,30 @@ pub async fn prestop(
     listener: TcpListener,
     address: SocketAddr,
 ) -> Result<ExitCode, String> {
-    let registry = MemoryRegistryClient::new(&format!("http://{}", args.registry))
-        .map_err(|error| format!("using the registry: {error}"))?
-        .with_ttl(Duration::from_millis(args.ttl_ms))
-        // How old the gateway's view may be.
-        .with_visibility(Duration::from_millis(args.visibility_ms));
-    let instance = Instance::new(SERVICE, address).with_id(&args.id);
+    let (registry, instance) = membership(args, address)?;
     // The grace period is in TERMINATION_GRACE_PERIOD_SECONDS.
     let mut builder = ShutdownCoordinator::builder().registry(registry, instance);
     if let Some(ms) = args.linger_ms {
         builder = builder.linger(Duration::from_millis(ms));
     }
+    let mut hook_address = None;
+    builder = match args.hook {
+        Hook::ExecOwn | Hook::ExecHelper => builder.hook_socket(HookSocket::from_env()),
+        Hook::Http => {
+            let probes = TcpListener::bind("127.0.0.1:0")
+                .await
+                .map_err(|error| format!("binding a port for the probes: {error}"))?;
+            hook_address = probes.local_addr().ok();
+            let token = HookToken::new(TOKEN).map_err(|error| error.to_string())?;
+            builder.probe_listener_with_hook(probes, token)
+        }
+        Hook::Sleep => builder.pre_stop_elapsed(SLEEP),
+        Hook::None => builder,
+    };
     let c = builder
         .build()
         .map_err(|error| format!("building the coordinator: {error}"))?;
-    announce(address)?;
+    announce(address, hook_address)?;
     let report = match args.strategy {
         Strategy::PrestopAxum => {
             let app = app().layer(c.layer());

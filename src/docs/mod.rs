@@ -6,9 +6,14 @@ pub mod design {}
 #[doc = include_str!("connections.md")]
 pub mod connections {}
 
+#[doc = include_str!("kubernetes.md")]
+pub mod kubernetes {}
+
 #[doc = include_str!("registries.md")]
 pub mod registries {}
 
+#[doc = include_str!("process.md")]
+pub mod process {}
 // Its programs are for axum.
 #[cfg_attr(feature = "websocket", doc = include_str!("streams.md"))]
 #[cfg_attr(

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
+use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -34,6 +34,7 @@ pub(crate) struct Call {
     method: Method,
     path: String,
     content_type: Option<HeaderValue>,
+    header: Option<(HeaderName, HeaderValue)>,
     body: Bytes,
     idempotent: bool,
 }
@@ -48,6 +49,7 @@ impl Call {
             method,
             path: path.into(),
             content_type: None,
+            header: None,
             body: Bytes::new(),
         }
     }
@@ -59,6 +61,13 @@ impl Call {
         self
     }
 
+    /// The same call with one header more than the client's: a token that changes from time to time.
+    pub(crate) fn with_header(mut self, name: HeaderName, mut value: HeaderValue) -> Self {
+        value.set_sensitive(true);
+        self.header = Some((name, value));
+        self
+    }
+
     /// The same call, which does no harm when it is heard twice.
     pub(crate) fn idempotent(mut self) -> Self {
         self.idempotent = true;
@@ -67,6 +76,10 @@ impl Call {
 
     pub(super) fn is_idempotent(&self) -> bool {
         self.idempotent
+    }
+
+    pub(super) fn body(&self) -> &[u8] {
+        &self.body
     }
 
     pub(super) fn request(
@@ -89,6 +102,9 @@ impl Call {
         to.insert(HOST, server.authority().clone());
         if let Some(content_type) = &self.content_type {
             to.insert(CONTENT_TYPE, content_type.clone());
+        }
+        if let Some((name, value)) = &self.header {
+            to.insert(name, value.clone());
         }
         Ok(request)
     }

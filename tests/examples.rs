@@ -142,6 +142,7 @@ fn rolling_update_ends_with_a_message_when_it_cannot_run() {
         (&["--strategy", "hope"], "hope"),
         (&["--hook", "hope"], "hope"),
         (&["--hook", "http", "--strategy", "kill"], "--strategy"),
+        (&["--registry", "hope"], "hope"),
         (
             &["--json", "/nonexistent/rows.json"],
             "/nonexistent/rows.json",
@@ -156,6 +157,18 @@ fn rolling_update_ends_with_a_message_when_it_cannot_run() {
         );
         assert!(!text.contains("panicked"), "{args:?}: {text}");
     }
+}
+
+#[test]
+fn rolling_update_says_which_registry_is_missing_and_where_to_get_it() {
+    let ended = example("rolling_update")
+        .args(["--registry", "consul"])
+        .env("PATH", "/nonexistent")
+        .output()
+        .expect("the example starts");
+    let text = stderr(&ended);
+    assert_eq!(ended.status.code(), Some(2), "{text}");
+    assert!(text.contains("there is no consul on PATH: "), "{text}");
 }
 
 #[test]

@@ -16,7 +16,10 @@ const FLOORS: &[(&str, &[&str])] = &[
             "phase", "reason", "deadline", "error", "sync", "random", "exit",
         ],
     ),
-    ("parts", &["budget", "in_flight", "timeline", "signal"]),
+    (
+        "parts",
+        &["budget", "in_flight", "last_gasp", "timeline", "signal"],
+    ),
     // Both spread by the thread numbers of `in_flight`.
     ("parts, upper", &["roster", "tally"]),
     ("record, lower", &["report"]),
@@ -38,6 +41,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "hook_socket",
             "registry::memory",
             "registry::etcd",
+            "registry::zookeeper",
             "registry::http",
         ],
     ),

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::registry::RegistryKind;
+
 /// Replaces the replicas of a small service under load, once per way of stopping, and counts what is lost.
 ///
 /// Starts a gateway, a registry and, as child processes, the replicas, all on 127.0.0.1. Sends requests through the
@@ -48,6 +50,10 @@ pub struct Options {
         conflicts_with = "strategies"
     )]
     hooks: Vec<Hook>,
+
+    /// The registry that the replicas are in; all but `memory` need their server on PATH
+    #[arg(long, value_name = "NAME", value_enum, default_value_t = RegistryKind::Memory)]
+    pub registry: RegistryKind,
 
     /// Requests per second, all kinds of clients together
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=5000))]
@@ -241,9 +247,11 @@ impl fmt::Display for Strategy {
 pub struct ReplicaArgs {
     #[arg(long, value_enum)]
     pub strategy: Strategy,
-    /// The registry's HTTP address.
+    /// The registry's address.
     #[arg(long)]
     pub registry: SocketAddr,
+    #[arg(long, value_enum)]
+    pub registry_kind: RegistryKind,
     /// This instance's id in the registry.
     #[arg(long)]
     pub id: String,

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::call::call;
 use crate::cli::{Hook, Strategy};
 use crate::kubelet::{Container, GRACE, Hooked, pre_stop};
+use crate::registry::RegistryKind;
 
 /// How long the registry believes in a replica that does not beat.
 pub const TTL: Duration = Duration::from_secs(10);
@@ -28,7 +29,8 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy)]
 pub struct Surroundings {
     pub strategy: Strategy,
-    /// The registry's HTTP address.
+    /// The registry, and its address.
+    pub kind: RegistryKind,
     pub registry: SocketAddr,
     /// How long it may still be called after it has left the registry.
     pub visibility: Duration,
@@ -70,10 +72,11 @@ struct Replica {
     container: Container,
 }
 
-/// What a replica is called: its id in the registry, and its pid.
+/// What a replica is called: its id in the registry, where it listens, and its pid.
 #[derive(Clone, Debug)]
 pub struct Name {
     pub id: String,
+    pub address: SocketAddr,
     pub pid: Pid,
 }
 
@@ -87,7 +90,9 @@ impl fmt::Display for Name {
 #[derive(Clone, Debug)]
 pub struct Stop {
     pub name: Name,
-    /// From the hook, or else the signal, to the end of the process.
+    /// When the hook began, or else when the signal was sent.
+    pub began: Instant,
+    /// From then to the end of the process.
     pub took: Duration,
     pub hook: Option<Hooked>,
     pub status: ExitStatus,
@@ -125,17 +130,19 @@ impl Fleet {
         let id = format!("r{}", self.born);
         let socket = self.sockets.0.join(&id).join("hook.sock");
         let replica = spawn(id, around, socket)?;
-        let name = replica.name.clone();
+        let mut name = replica.name.clone();
         self.replicas.push_back(replica);
         let replica = self.replicas.back_mut().expect("a replica was just pushed");
         match timeout(START_LIMIT, replica.ready()).await {
-            Ok(ready) => ready.map_err(|error| format!("starting replica {name}: {error}"))?,
+            Ok(Ok(address)) => name.address = address,
+            Ok(Err(error)) => return Err(format!("starting replica {name}: {error}")),
             Err(_) => {
                 return Err(format!(
                     "replica {name} was not ready within {START_LIMIT:?}"
                 ));
             }
         }
+        replica.name = name.clone();
         Ok(name)
     }
 
@@ -179,6 +186,7 @@ impl Fleet {
         self.replicas.pop_front();
         Ok(Stop {
             name,
+            began,
             took,
             hook,
             status,
@@ -219,7 +227,7 @@ impl Fleet {
 }
 
 impl Replica {
-    async fn ready(&mut self) -> Result<(), String> {
+    async fn ready(&mut self) -> Result<SocketAddr, String> {
         let mut line = String::new();
         self.stdout
             .read_line(&mut line)
@@ -238,7 +246,7 @@ impl Replica {
         while call(Method::GET, address, "/readyz", String::new()).await != Ok(StatusCode::OK) {
             sleep(Duration::from_millis(20)).await;
         }
-        Ok(())
+        Ok(address)
     }
 }
 
@@ -258,6 +266,7 @@ fn spawn(id: String, around: Surroundings, socket: PathBuf) -> Result<Replica, S
         .args(["--strategy", strategy.name()])
         .args(["--hook", hook.name()])
         .args(["--registry", &around.registry.to_string()])
+        .args(["--registry-kind", around.kind.name()])
         .args(["--id", &id])
         .args(["--ttl-ms", &TTL.as_millis().to_string()])
         .args([
@@ -287,7 +296,12 @@ fn spawn(id: String, around: Surroundings, socket: PathBuf) -> Result<Replica, S
         .and_then(Pid::from_raw)
         .expect("a child that was not waited for has a pid");
     Ok(Replica {
-        name: Name { id, pid },
+        name: Name {
+            id,
+            // Until it says better.
+            address: (std::net::Ipv4Addr::UNSPECIFIED, 0).into(),
+            pid,
+        },
         child,
         _stdin: stdin,
         stdout: BufReader::new(stdout),

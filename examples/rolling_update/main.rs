@@ -7,7 +7,7 @@
 //! ```text
 //! load.rs ── mix.rs ── client.rs ── pool.rs ── wire.rs        the clients: nothing is retried
 //!    │ TCP
-//! gateway.rs ── splice.rs      layer 4; its view of the registry is one second old
+//! gateway.rs ── splice.rs      layer 4; its view of the registry (registry/) is one second old
 //!    │ TCP
 //! replica.rs ── service.rs     child processes (fleet.rs), replaced one by one (update.rs), after a hook (kubelet.rs)
 //! ```
@@ -26,6 +26,7 @@ mod mix;
 mod pool;
 mod progress;
 mod registration;
+mod registry;
 mod replica;
 mod replica_prestop;
 mod service;
@@ -49,6 +50,7 @@ use crate::cli::{Cli, Hook, Options, Role, Strategy};
 use crate::fleet::Fleet;
 use crate::gateway::Gateway;
 use crate::progress::say;
+use crate::registry::RegistryKind;
 use crate::tally::Row;
 use crate::update::{Outcome, Plan, rolling_update};
 
@@ -122,6 +124,7 @@ async fn run_all(
     fleet: &mut Fleet,
 ) -> Result<Vec<Outcome>, String> {
     let plan = Plan {
+        registry: options.registry,
         replicas: options.replicas,
         rate: options.rate,
         idle: options.idle,
@@ -159,8 +162,14 @@ fn header(options: &Options, plan: &Plan, gateway: &Gateway) -> String {
         None => format!("{} requests/s", plan.rate),
         Some(clients) => format!("{clients} mostly idle clients"),
     };
+    let registry = options.registry;
+    let registry = if registry == RegistryKind::Memory {
+        "in the embedded registry".to_owned()
+    } else {
+        format!("in {}", registry.name())
+    };
     format!(
-        "A rolling update of a service with {} under {load}, without retries{delay}.\n\
+        "A rolling update of a service with {} {registry} under {load}, without retries{delay}.\n\
          Gateway on {}, the other ports are ephemeral too; it learns of changes 1 s late.\n\
          Seed {} (--seed {} sends the same requests again).\n",
         replicas,

@@ -3,46 +3,64 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use hyper::{Method, StatusCode};
+use prestop::Deadline;
+use prestop::registry::{Beat, Instance, Registry, RegistryError};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::call::call;
 use crate::cli::ReplicaArgs;
 
 /// The name all replicas register under.
 pub const SERVICE: &str = "demo";
 
+/// What a call to the registry may take.
+const CALL: Duration = Duration::from_secs(2);
+
+type Entry = Box<dyn prestop::registry::Registration>;
+
 /// An entry and the heartbeat that keeps it alive.
 pub struct Registration {
-    entry: Entry,
-    heart: JoinHandle<()>,
+    leave: oneshot::Sender<()>,
+    heart: JoinHandle<Entry>,
 }
 
-#[derive(Clone)]
-struct Entry {
-    registry: SocketAddr,
-    path: String,
+/// What a replica registers with, and as what.
+///
+/// # Errors
+///
+/// When the adapter can't be made.
+pub fn membership(
+    args: &ReplicaArgs,
     address: SocketAddr,
-    ttl_ms: u64,
+) -> Result<(Box<dyn Registry>, Instance), String> {
+    let registry = args
+        .registry_kind
+        .adapter(
+            args.registry,
+            Duration::from_millis(args.ttl_ms),
+            // How old the gateway's view may be.
+            Duration::from_millis(args.visibility_ms),
+        )
+        .map_err(|error| format!("using the registry: {error}"))?;
+    let instance = Instance::new(SERVICE, address).with_id(&args.id);
+    Ok((registry, instance))
 }
 
 impl Registration {
-    /// Registers `address` and starts the heartbeat, three to a TTL.
+    /// Registers `address` and starts the heartbeat.
     ///
     /// # Errors
     ///
     /// When the registry does not take it.
     pub async fn register(args: &ReplicaArgs, address: SocketAddr) -> Result<Self, String> {
-        let entry = Entry {
-            registry: args.registry,
-            path: format!("/v1/services/{SERVICE}/instances/{}", args.id),
-            address,
-            ttl_ms: args.ttl_ms,
-        };
-        entry.put().await?;
-        let heart = tokio::spawn(beat(entry.clone()));
-        Ok(Self { entry, heart })
+        let (registry, instance) = membership(args, address)?;
+        let entry = register(&*registry, &instance)
+            .await
+            .map_err(|error| format!("registering: {error}"))?;
+        let (leave, left) = oneshot::channel();
+        let heart = tokio::spawn(beat(registry, instance, entry, left));
+        Ok(Self { leave, heart })
     }
 
     /// Stops the heartbeat, waits until it has stopped (one under way would bring the entry back), and removes the
@@ -52,37 +70,43 @@ impl Registration {
     ///
     /// When the registry does not answer as it should. An entry that is gone already is what was wanted.
     pub async fn leave(self) -> Result<(), String> {
-        self.heart.abort();
-        // The error is the abort itself.
-        let _ = self.heart.await;
-        let entry = &self.entry;
-        let status = call(Method::DELETE, entry.registry, &entry.path, String::new()).await?;
-        match status {
-            StatusCode::NO_CONTENT | StatusCode::NOT_FOUND => Ok(()),
-            other => Err(format!("DELETE {}: {other}", entry.path)),
-        }
+        // It ends only for this.
+        let _ = self.leave.send(());
+        let mut entry = self
+            .heart
+            .await
+            .map_err(|error| format!("stopping the heartbeat: {error}"))?;
+        let left = entry.deregister(Deadline::after(CALL)).await;
+        left.map(|_| ())
+            .map_err(|error| format!("leaving: {error}"))
     }
 }
 
-impl Entry {
-    async fn put(&self) -> Result<(), String> {
-        let path = format!("{}?ttl_ms={}", self.path, self.ttl_ms);
-        let body = format!(r#"{{"address":"{}","metadata":{{}}}}"#, self.address);
-        match call(Method::PUT, self.registry, &path, body).await? {
-            StatusCode::NO_CONTENT => Ok(()),
-            other => Err(format!("PUT {path}: {other}")),
-        }
-    }
+async fn register(registry: &dyn Registry, instance: &Instance) -> Result<Entry, RegistryError> {
+    registry.register(instance, Deadline::after(CALL)).await
 }
 
-async fn beat(entry: Entry) {
-    let path = format!("{}/heartbeat", entry.path);
+async fn beat(
+    registry: Box<dyn Registry>,
+    instance: Instance,
+    mut entry: Entry,
+    mut left: oneshot::Receiver<()>,
+) -> Entry {
     loop {
-        sleep(Duration::from_millis(entry.ttl_ms / 3)).await;
-        // A beat that fails is made up for by the next one; an entry that was lost is made anew.
-        let beaten = call(Method::PUT, entry.registry, &path, String::new()).await;
-        if beaten == Ok(StatusCode::NOT_FOUND) {
-            let _ = entry.put().await;
+        let wait = match entry.heartbeat(Deadline::after(CALL)).await {
+            Ok(Beat::Alive { next, .. }) => next,
+            Ok(Beat::Lost) => {
+                if let Ok(again) = register(&*registry, &instance).await {
+                    entry = again;
+                }
+                Duration::from_millis(200)
+            }
+            // Made up for by the next one.
+            Err(_) => Duration::from_millis(200),
+        };
+        tokio::select! {
+            _ = &mut left => return entry,
+            () = sleep(wait) => {}
         }
     }
 }

@@ -4,14 +4,12 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use prestop::registry::Instance;
-use prestop::registry::memory::MemoryRegistryClient;
 use prestop::{HookSocket, HookToken, ShutdownCoordinator};
 use tokio::net::TcpListener;
 
 use crate::cli::{Hook, ReplicaArgs, Strategy};
 use crate::kubelet::{SLEEP, TOKEN};
-use crate::registration::SERVICE;
+use crate::registration::membership;
 use crate::replica::announce;
 use crate::service::app;
 
@@ -20,12 +18,7 @@ pub async fn prestop(
     listener: TcpListener,
     address: SocketAddr,
 ) -> Result<ExitCode, String> {
-    let registry = MemoryRegistryClient::new(&format!("http://{}", args.registry))
-        .map_err(|error| format!("using the registry: {error}"))?
-        .with_ttl(Duration::from_millis(args.ttl_ms))
-        // How old the gateway's view may be.
-        .with_visibility(Duration::from_millis(args.visibility_ms));
-    let instance = Instance::new(SERVICE, address).with_id(&args.id);
+    let (registry, instance) = membership(args, address)?;
     // The grace period is in TERMINATION_GRACE_PERIOD_SECONDS.
     let mut builder = ShutdownCoordinator::builder().registry(registry, instance);
     if let Some(ms) = args.linger_ms {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::cli::Strategy;
-use crate::fleet::Stop;
+use crate::fleet::{Stop, TTL};
 use crate::tally::Row;
 use crate::update::Outcome;
 
@@ -12,6 +12,7 @@ pub fn summary(outcomes: &[Outcome]) -> String {
     let mut text = String::new();
     requests(&mut text, outcomes);
     stops(&mut text, outcomes);
+    unseen(&mut text, outcomes);
     text.push('\n');
     text.push_str(&conclusion(outcomes));
     text.push('\n');
@@ -82,6 +83,43 @@ fn total(outcome: &Outcome) -> Row {
         http_5xx: sum(|row| row.http_5xx),
         timed_out: sum(|row| row.timed_out),
         p99_ms: None,
+    }
+}
+
+/// The time to visibility, beside the expiry that it replaced.
+fn unseen(text: &mut String, outcomes: &[Outcome]) {
+    if outcomes.iter().all(|outcome| outcome.unseen.is_empty()) {
+        return;
+    }
+    line(
+        text,
+        format_args!(
+            "\n{:<12} {:>5}   seconds from the signal until the registry's clients see the instance gone: min median max",
+            "strategy", "gone"
+        ),
+    );
+    for outcome in outcomes {
+        let mut seconds: Vec<f64> = outcome.unseen.iter().map(|d| d.as_secs_f64()).collect();
+        seconds.sort_by(f64::total_cmp);
+        let (Some(min), Some(max)) = (seconds.first(), seconds.last()) else {
+            continue;
+        };
+        let how = if outcome.strategy.leaves_registry() {
+            format!("left, in place of an expiry of {} s", TTL.as_secs())
+        } else {
+            "expired".to_owned()
+        };
+        line(
+            text,
+            format_args!(
+                "{:<12} {:>5}   {:>16.3} {:>6.3} {:>6.3} {how}",
+                outcome.strategy.name(),
+                seconds.len(),
+                min,
+                seconds[seconds.len() / 2],
+                max,
+            ),
+        );
     }
 }
 

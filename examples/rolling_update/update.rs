@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::cli::Strategy;
@@ -14,8 +12,8 @@ use crate::load::Load;
 use crate::mix::Kind;
 use crate::progress::{Progress, counts};
 use crate::registration::SERVICE;
+use crate::registry::{RegistryKind, Running};
 use crate::tally::Row;
-use prestop::registry::memory::MemoryRegistry;
 
 /// The load runs that long before the first replica is replaced.
 const BEFORE: Duration = Duration::from_secs(2);
@@ -30,6 +28,7 @@ const TOO_LATE: Duration = Duration::from_millis(500);
 
 /// What does not change from strategy to strategy.
 pub struct Plan {
+    pub registry: RegistryKind,
     pub replicas: u16,
     pub rate: u32,
     /// Mostly idle clients in place of the mix.
@@ -45,6 +44,8 @@ pub struct Outcome {
     pub strategy: Strategy,
     pub rows: Vec<Row>,
     pub stops: Vec<Stop>,
+    /// From each signal until the instance was gone from the registry, for a client that watches it.
+    pub unseen: Vec<Duration>,
 }
 
 /// Runs one strategy. The replicas are in `fleet` all the time, so that they can be ended when this is dropped.
@@ -59,21 +60,14 @@ pub async fn rolling_update(
     fleet: &mut Fleet,
 ) -> Result<Outcome, String> {
     let progress = Progress::new();
-    let registry = MemoryRegistry::new();
-    let listener = TcpListener::bind("127.0.0.1:0")
-        .await
-        .map_err(|error| format!("binding the registry's port on 127.0.0.1: {error}"))?;
-    let registry_address = listener
-        .local_addr()
-        .map_err(|error| format!("asking for the registry's port: {error}"))?;
-    let mut serving = JoinSet::new();
-    serving.spawn(registry.clone().serve(listener));
-    let route = gateway.route(registry, SERVICE);
+    let registry = Running::start(plan.registry, SERVICE).await?;
+    let route = gateway.route(&registry);
 
     let around = Surroundings {
         strategy,
-        registry: registry_address,
-        visibility: gateway.visibility(),
+        kind: plan.registry,
+        registry: registry.at(),
+        visibility: gateway.visibility() + plan.registry.lag(),
         linger_ms: plan.linger_ms,
     };
     let mut first = Vec::new();
@@ -136,11 +130,17 @@ pub async fn rolling_update(
             tally.latest().as_secs_f64()
         ));
     }
+    let gone = stops.iter().filter_map(|stop| {
+        let gone_at = registry.gone_at(stop.name.address)?;
+        Some(gone_at.saturating_duration_since(stop.began))
+    });
+    let unseen = gone.collect();
     fleet.kill_all().await;
     Ok(Outcome {
         strategy,
         rows: tally.rows(strategy, kinds),
         stops,
+        unseen,
     })
 }
 
@@ -181,7 +181,7 @@ async fn replace_all(
 
 async fn in_view(route: &Route, name: &Name) -> Result<(), String> {
     let seen = async {
-        while !route.sees(&name.id) {
+        while !route.sees(name.address) {
             sleep(Duration::from_millis(20)).await;
         }
     };

@@ -14,6 +14,11 @@ pub mod tls {}
 #[doc = include_str!("registries.md")]
 pub mod registries {}
 
+// Without the features its links and snippets have nothing to point at.
+#[cfg(all(feature = "hook", feature = "probe", unix))]
+#[doc = include_str!("hooks.md")]
+pub mod hooks {}
+
 #[doc = include_str!("process.md")]
 pub mod process {}
 

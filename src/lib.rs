@@ -62,7 +62,7 @@
 //!
 //! - servers: `axum` (`ConnectInfo` on the own loop, the probes as a `Router`, `c.listener`), `websocket`
 //!   (`StopSignal::websocket`), `tonic` (`c.incoming`);
-//! - registries: `memory` (the embedded one), `consul`, `etcd`, see [`registry`];
+//! - registries: `memory` (the embedded one), `consul`, `etcd`, `zookeeper`, see [`registry`];
 //! - Kubernetes' hooks into the process: `hook`; the binary `prestop`: `cli`;
 //! - `process`: any program under the coordinator (Linux);
 //! - `serde`: the report as JSON.

@@ -41,6 +41,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "hook_socket",
             "registry::memory",
             "registry::etcd",
+            "registry::zookeeper",
             "registry::http",
         ],
     ),

@@ -13,13 +13,19 @@
 
 mod child;
 mod contract;
+#[cfg(feature = "etcd")]
+mod etcd_own;
 mod fixture;
 mod fixtures;
 mod proxy;
 mod raw;
+#[cfg(all(feature = "etcd", feature = "zookeeper"))]
+mod secrets;
 mod server;
 mod trouble;
 mod watcher;
+#[cfg(feature = "zookeeper")]
+mod zookeeper_own;
 
 /// Every test of the suite for one fixture, in a module of its own.
 macro_rules! conformance {
@@ -80,3 +86,5 @@ conformance!(memory: crate::fixtures::memory::Memory);
 conformance!(consul: crate::fixtures::consul::Consul);
 #[cfg(feature = "etcd")]
 conformance!(etcd: crate::fixtures::etcd::Etcd);
+#[cfg(feature = "zookeeper")]
+conformance!(zookeeper: crate::fixtures::zookeeper::ZooKeeper);

@@ -47,6 +47,7 @@
 //! - A program that is not written in Rust, nginx or a JVM: [`_docs::process`] (feature `process`).
 //! - Server-sent events, WebSockets, gRPC streams, late requests, deadlines: [`_docs::streams`].
 //! - A registry of one's own: [`registry::Registry`].
+//! - Consul, etcd, ZooKeeper, a registry of one's own: [`_docs::registries`], [`registry::Registry`].
 //!
 //! What each way promises:
 //!

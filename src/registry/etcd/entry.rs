@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use super::gateway::{Gateway, Holder};
 use crate::deadline::Deadline;
-use crate::registry::{Beat, Gone, Registration, RegistryError};
+use crate::registry::{Beat, Gone, LastGasp, Registration, RegistryError};
 
 /// What an expired lease is still listed: etcd looks every 500 ms, and the removal takes a round through the cluster.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -17,14 +17,17 @@ pub(super) struct Entry {
     gateway: Arc<Gateway>,
     key: String,
     lease: i64,
+    /// As granted.
+    ttl: Duration,
 }
 
 impl Entry {
-    pub(super) const fn new(gateway: Arc<Gateway>, key: String, lease: i64) -> Self {
+    pub(super) const fn new(gateway: Arc<Gateway>, key: String, lease: i64, ttl: Duration) -> Self {
         Self {
             gateway,
             key,
             lease,
+            ttl,
         }
     }
 }
@@ -40,6 +43,14 @@ impl fmt::Debug for Entry {
 
 #[async_trait]
 impl Registration for Entry {
+    fn listed_for(&self) -> Option<Duration> {
+        Some(self.ttl + SWEEP)
+    }
+
+    fn last_gasp(&self) -> Option<LastGasp> {
+        Some(self.gateway.revoke_with_last_gasp(self.lease))
+    }
+
     async fn heartbeat(&mut self, by: Deadline) -> Result<Beat, RegistryError> {
         let Some(ttl) = self.gateway.keep_alive(self.lease, by).await? else {
             return Ok(Beat::Lost);

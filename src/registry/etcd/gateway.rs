@@ -14,9 +14,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::deadline::Deadline;
-use crate::registry::RegistryError;
 use crate::registry::http::{Answer, Call, HttpClient};
+use crate::registry::{LastGasp, RegistryError};
 use crate::sync::lock;
+
+const REVOKE: &str = "/v3/lease/revoke";
 
 /// gRPC's numbers, as the gateway repeats them in the body.
 const INVALID_ARGUMENT: u32 = 3;
@@ -84,22 +86,22 @@ impl Gateway {
         self
     }
 
-    /// Makes sure that there is a lease with this id.
+    /// Makes sure that there is a lease with this id; how long it lives.
     pub(super) async fn grant(
         &self,
         lease: i64,
         ttl: Duration,
         by: Deadline,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<Duration, RegistryError> {
         // Whole seconds, rounded up, at least one.
         let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
         let body = json!({ "ID": lease.to_string(), "TTL": seconds.max(1).to_string() });
         match self.ask("/v3/lease/grant", &body, by).await? {
-            Outcome::Done(_) => Ok(()),
+            Outcome::Done(answer) => Ok(ttl_of(&answer).unwrap_or(ttl)),
             // Ours, from an attempt whose answer was lost, or of before the key was lost.
             Outcome::Refused { status, answer } if status.code == FAILED_PRECONDITION => {
                 match self.keep_alive(lease, by).await? {
-                    Some(_) => Ok(()),
+                    Some(ttl) => Ok(ttl),
                     None => Err(refused(&status, &answer)),
                 }
             }
@@ -130,10 +132,7 @@ impl Gateway {
     ) -> Result<Option<Duration>, RegistryError> {
         let body = json!({ "ID": lease.to_string() });
         match self.ask("/v3/lease/keepalive", &body, by).await? {
-            Outcome::Done(answer) => {
-                let ttl = number(&answer["result"]["TTL"]).and_then(|ttl| u64::try_from(ttl).ok());
-                Ok(ttl.filter(|ttl| *ttl > 0).map(Duration::from_secs))
-            }
+            Outcome::Done(answer) => Ok(ttl_of(&answer["result"])),
             Outcome::Refused { status, .. } if status.code == NOT_FOUND => Ok(None),
             Outcome::Refused { status, answer } => Err(refused(&status, &answer)),
         }
@@ -142,11 +141,22 @@ impl Gateway {
     /// Ends the lease, and with it every key that hangs on it; whether there was one.
     pub(super) async fn revoke(&self, lease: i64, by: Deadline) -> Result<bool, RegistryError> {
         let body = json!({ "ID": lease.to_string() });
-        match self.ask("/v3/lease/revoke", &body, by).await? {
+        match self.ask(REVOKE, &body, by).await? {
             Outcome::Done(_) => Ok(true),
             Outcome::Refused { status, .. } if status.code == NOT_FOUND => Ok(false),
             Outcome::Refused { status, answer } => Err(refused(&status, &answer)),
         }
+    }
+
+    /// The same without a runtime, with the token that was taken last: heartbeats keep it fresh.
+    pub(super) fn revoke_with_last_gasp(&self, lease: i64) -> LastGasp {
+        let gateway = self.clone();
+        LastGasp::new(move |at_most| {
+            let body = json!({ "ID": lease.to_string() });
+            let token = gateway.login.as_ref().and_then(Login::token);
+            let call = call(REVOKE, &body, token.as_ref());
+            gateway.client.gasp(&call, at_most);
+        })
     }
 
     /// Under whose lease the key is.
@@ -226,14 +236,7 @@ impl Gateway {
         token: Option<&HeaderValue>,
         by: Deadline,
     ) -> Result<Outcome, RegistryError> {
-        // Each of them does the same when it is heard twice: the lease's id and the key are given.
-        let mut call = Call::new(Method::POST, path)
-            .with_body("application/json", body.to_string())
-            .idempotent();
-        if let Some(token) = token.filter(|token| !token.is_empty()) {
-            call = call.with_header(AUTHORIZATION, token.clone());
-        }
-        let answer = self.client.send(&call, by).await?;
+        let answer = self.client.send(&call(path, body, token), by).await?;
         // Two values where a stream ended with an error; the first is what was asked for.
         let first = serde_json::Deserializer::from_slice(&answer.body)
             .into_iter()
@@ -289,6 +292,17 @@ impl Status {
     }
 }
 
+/// Each of them does the same when it is heard twice: the lease's id and the key are given.
+fn call(path: &'static str, body: &Value, token: Option<&HeaderValue>) -> Call {
+    let call = Call::new(Method::POST, path)
+        .with_body("application/json", body.to_string())
+        .idempotent();
+    match token.filter(|token| !token.is_empty()) {
+        Some(token) => call.with_header(AUTHORIZATION, token.clone()),
+        None => call,
+    }
+}
+
 /// What was asked, what etcd said, and what may be done about it.
 fn refused(status: &Status, answer: &Answer) -> RegistryError {
     let what = answer.unexpected();
@@ -308,6 +322,12 @@ fn refused(status: &Status, answer: &Answer) -> RegistryError {
 
 fn encode(text: &str) -> String {
     BASE64_STANDARD.encode(text)
+}
+
+/// The seconds that a lease lives; none are left of one that is over.
+fn ttl_of(answer: &Value) -> Option<Duration> {
+    let seconds = u64::try_from(number(&answer["TTL"])?).ok()?;
+    (seconds > 0).then(|| Duration::from_secs(seconds))
 }
 
 /// A 64-bit number is written as a string; a reader takes either.

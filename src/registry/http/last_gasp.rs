@@ -22,7 +22,8 @@ impl HttpClient {
         LastGasp::new(move |at_most| client.gasp(&call, at_most))
     }
 
-    fn gasp(&self, call: &Call, at_most: Duration) {
+    /// The same, now.
+    pub(crate) fn gasp(&self, call: &Call, at_most: Duration) {
         let begun = Instant::now();
         let all = self.servers.len();
         let first = self.preferred.load(Ordering::Relaxed);

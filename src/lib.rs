@@ -43,7 +43,7 @@
 //!   [`DrainLayer`], [`ShutdownHandle::draining`], [`ShutdownHandle::spawn`], [`ShutdownHandle::guard`].
 //! - What happens when, and why: [`_docs::design`]. What becomes of each kind of client: [`_docs::connections`].
 //! - A program that is not written in Rust, nginx or a JVM: [`_docs::process`] (feature `process`).
-//! - A registry of one's own: [`registry::Registry`].
+//! - Consul, etcd, ZooKeeper, a registry of one's own: [`_docs::registries`], [`registry::Registry`].
 //!
 //! What each way promises:
 //!

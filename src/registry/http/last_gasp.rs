@@ -22,7 +22,7 @@ impl HttpClient {
         LastGasp::new(move |at_most| client.gasp(&call, at_most))
     }
 
-    /// The same, now.
+    /// The same, for a call that is only known then.
     pub(crate) fn gasp(&self, call: &Call, at_most: Duration) {
         let begun = Instant::now();
         let all = self.servers.len();

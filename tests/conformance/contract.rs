@@ -48,7 +48,7 @@ async fn register(registry: &dyn Registry, instance: &Instance) -> Box<dyn Regis
 /// A service in this process, whose stop is a trigger.
 pub struct Service {
     pub h: ShutdownHandle,
-    run: JoinHandle<ShutdownReport>,
+    pub run: JoinHandle<ShutdownReport>,
     beats: Arc<Semaphore>,
 }
 

@@ -21,6 +21,8 @@ mod proxy;
 mod raw;
 #[cfg(all(feature = "etcd", feature = "zookeeper"))]
 mod secrets;
+#[cfg(all(feature = "consul", feature = "etcd", feature = "tls"))]
+mod secure;
 mod server;
 mod trouble;
 mod watcher;

@@ -77,6 +77,11 @@ impl Gateway {
         }
     }
 
+    #[cfg(feature = "tls")]
+    pub(super) fn use_tls(&self, tls: &crate::registry::Tls) {
+        self.client.use_tls(tls);
+    }
+
     pub(super) fn with_user(mut self, name: String, password: String) -> Self {
         self.login = Some(Login {
             name,

@@ -75,7 +75,7 @@ pub struct Etcd {
 }
 
 impl Etcd {
-    /// The cluster with these members, each `http://host:port`, any of which can be asked. Nothing is sent yet.
+    /// The cluster with these members, each `http://host:port` (or `https`, with the feature `tls`), any of which can be asked. Nothing is sent yet.
     ///
     /// A call that finds a member down goes on to the next; one that a member did not answer in time, or answered
     /// with 5xx, begins with the next when it is repeated.
@@ -107,6 +107,15 @@ impl Etcd {
             gateway: Arc::new(gateway),
             ..self
         }
+    }
+
+    /// The same cluster, spoken to like this where its members are `https`. Default: as the system does it.
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    #[must_use]
+    pub fn with_tls(self, tls: &crate::registry::Tls) -> Self {
+        self.gateway.use_tls(tls);
+        self
     }
 
     /// The same cluster, with this shape of key and value.

@@ -72,10 +72,6 @@
 //! - `serde`: the report as JSON.
 //!
 //! A feature adds API and never changes behaviour.
-//! Default: `signal`, `server` (with `middleware`), `probe`. Opt-in: `axum` (`ConnectInfo` on the own loop, the probes
-//! as a `Router`, `c.listener`), `websocket` (`StopSignal::websocket`), `tonic` (`c.incoming`), `memory` (the embedded registry),
-//! `consul`, `serde` (the report as JSON). A feature adds API and never changes
-//! behaviour.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Without the default features some of what the prose links to is not there.
 #![cfg_attr(
@@ -100,10 +96,10 @@ mod hook_call;
 #[cfg(all(feature = "hook", unix))]
 mod hook_socket;
 mod in_flight;
-mod last_gasp;
 #[cfg(feature = "kubelet")]
 #[cfg_attr(docsrs, doc(cfg(feature = "kubelet")))]
 pub mod kubelet;
+mod last_gasp;
 #[cfg(feature = "middleware")]
 mod middleware;
 mod phase;

@@ -16,5 +16,8 @@ pub mod registries {}
 pub mod process {}
 // Its programs are for axum.
 #[cfg_attr(feature = "websocket", doc = include_str!("streams.md"))]
-#[cfg_attr(not(feature = "websocket"), doc = "Shown with the feature `websocket`.")]
+#[cfg_attr(
+    not(feature = "websocket"),
+    doc = "Shown with the feature `websocket`."
+)]
 pub mod streams {}

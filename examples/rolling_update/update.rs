@@ -132,7 +132,7 @@ pub async fn rolling_update(
     }
     let gone = stops.iter().filter_map(|stop| {
         let gone_at = registry.gone_at(stop.name.address)?;
-        Some(gone_at.saturating_duration_since(stop.began))
+        Some(gone_at.saturating_duration_since(stop.told))
     });
     let unseen = gone.collect();
     fleet.kill_all().await;

@@ -6,6 +6,9 @@ pub mod design {}
 #[doc = include_str!("connections.md")]
 pub mod connections {}
 
+#[doc = include_str!("kubernetes.md")]
+pub mod kubernetes {}
+
 #[doc = include_str!("registries.md")]
 pub mod registries {}
 
@@ -16,3 +19,10 @@ pub mod hooks {}
 
 #[doc = include_str!("process.md")]
 pub mod process {}
+// Its programs are for axum.
+#[cfg_attr(feature = "websocket", doc = include_str!("streams.md"))]
+#[cfg_attr(
+    not(feature = "websocket"),
+    doc = "Shown with the feature `websocket`."
+)]
+pub mod streams {}

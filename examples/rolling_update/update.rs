@@ -61,7 +61,7 @@ pub async fn rolling_update(
 ) -> Result<Outcome, String> {
     let progress = Progress::new();
     let registry = Running::start(plan.registry, SERVICE).await?;
-    let route = gateway.route(&registry);
+    let route = gateway.route(registry.source());
 
     let around = Surroundings {
         strategy,

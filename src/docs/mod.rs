@@ -8,6 +8,7 @@ pub mod connections {}
 
 #[doc = include_str!("kubernetes.md")]
 pub mod kubernetes {}
+
 #[doc = include_str!("tls.md")]
 pub mod tls {}
 

@@ -13,6 +13,7 @@ use http::Version;
 use slab::Slab;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::handle::ShutdownHandle;
 use crate::in_flight::{Closed, InFlightGuard};
@@ -59,6 +60,8 @@ struct Inner {
     used: bool,
     /// The transport is gone. Handlers of HTTP/2 are tasks of their own and may take notice later.
     closed: bool,
+    /// Who waits for that, on an upgraded socket.
+    on_close: Option<DropGuard>,
     /// Its place in the roster.
     entry: Option<Entry>,
     /// Holds the drain open. None while all that the connection was used for is exempt, or all that it does now.
@@ -113,6 +116,7 @@ impl Connection {
                 requested: false,
                 used: false,
                 closed: false,
+                on_close: None,
                 entry: None,
                 guard: Some(guard),
             }),
@@ -228,6 +232,20 @@ impl Connection {
         inner.upgraded = inner.requests.get(key).cloned();
     }
 
+    /// Breaks the upgraded socket off when this resolves, unless it is closed before.
+    pub(super) fn cut_when(self: &Arc<Self>, reached: impl Future<Output = ()> + Send + 'static) {
+        let closed = CancellationToken::new();
+        lock(&self.inner).on_close = Some(closed.clone().drop_guard());
+        let this = Arc::downgrade(self);
+        tokio::spawn(async move {
+            if closed.run_until_cancelled(reached).await.is_some()
+                && let Some(this) = this.upgrade()
+            {
+                this.cut();
+            }
+        });
+    }
+
     fn request_ended(&self, key: usize, answered: bool) {
         let received = self.received();
         let mut inner = lock(&self.inner);
@@ -257,7 +275,7 @@ impl Connection {
         if self.cut.load(Ordering::Acquire) {
             return Err(io::Error::new(
                 io::ErrorKind::ConnectionAborted,
-                "force closed: the drain is over",
+                "force closed by the stop",
             ));
         }
         Ok(())
@@ -403,9 +421,9 @@ impl<IO> Drop for Transport<IO> {
     fn drop(&mut self) {
         let mut inner = lock(&self.connection.inner);
         inner.closed = true;
-        let over = over(&mut inner);
+        let gone = (over(&mut inner), inner.on_close.take());
         drop(inner);
-        drop(over);
+        drop(gone);
     }
 }
 

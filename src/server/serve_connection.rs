@@ -281,6 +281,9 @@ where
         let switch = *version <= Version::HTTP_11 && status == StatusCode::SWITCHING_PROTOCOLS;
         if connect || switch {
             ticket.connection.upgraded(ticket.key);
+            if *version <= Version::HTTP_11 && stop.cuts(&response) {
+                ticket.connection.cut_when(stop.cut_at_its_moment());
+            }
         } else if is_asked_to_leave(handle, &ticket.connection) {
             say_close(*version, response.headers_mut());
         }

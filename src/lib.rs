@@ -43,9 +43,11 @@
 //!   [`DrainLayer`], [`ShutdownHandle::draining`], [`ShutdownHandle::spawn`], [`ShutdownHandle::guard`].
 //! - In a cluster, and elsewhere: [`_docs::kubernetes`].
 //! - What happens when, and why: [`_docs::design`]. What becomes of each kind of client: [`_docs::connections`].
+//! - TLS on the own loop: [`Serve::handshake`], [`_docs::tls`].
 //! - A program that is not written in Rust, nginx or a JVM: [`_docs::process`] (feature `process`).
 //! - Server-sent events, WebSockets, gRPC streams, late requests, deadlines: [`_docs::streams`].
 //! - A registry of one's own: [`registry::Registry`].
+//! - Consul, etcd, ZooKeeper, a registry of one's own: [`_docs::registries`], [`registry::Registry`].
 //!
 //! What each way promises:
 //!
@@ -68,13 +70,10 @@
 //! - registries: `memory` (the embedded one), `consul`, `etcd`, `zookeeper`, see [`registry`];
 //! - Kubernetes' hooks into the process: `hook`; the binary `prestop`: `cli`;
 //! - `process`: any program under the coordinator (Linux);
+//! - `kubelet`: stops a service as Kubernetes does, for tests;
 //! - `serde`: the report as JSON.
 //!
 //! A feature adds API and never changes behaviour.
-//! Default: `signal`, `server` (with `middleware`), `probe`. Opt-in: `axum` (`ConnectInfo` on the own loop, the probes
-//! as a `Router`, `c.listener`), `websocket` (`StopSignal::websocket`), `tonic` (`c.incoming`), `memory` (the embedded registry),
-//! `consul`, `serde` (the report as JSON). A feature adds API and never changes
-//! behaviour.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Without the default features some of what the prose links to is not there.
 #![cfg_attr(
@@ -99,6 +98,9 @@ mod hook_call;
 #[cfg(all(feature = "hook", unix))]
 mod hook_socket;
 mod in_flight;
+#[cfg(feature = "kubelet")]
+#[cfg_attr(docsrs, doc(cfg(feature = "kubelet")))]
+pub mod kubelet;
 mod last_gasp;
 #[cfg(feature = "middleware")]
 mod middleware;
@@ -172,12 +174,12 @@ pub use server::AxumListener;
 #[cfg(feature = "tonic")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
 pub use server::DrainIncoming;
-#[cfg(any(feature = "axum", feature = "tonic"))]
-#[cfg_attr(docsrs, doc(cfg(any(feature = "axum", feature = "tonic"))))]
-pub use server::{DrainListener, DrainStream};
 #[cfg(feature = "server")]
 #[cfg_attr(docsrs, doc(cfg(feature = "server")))]
-pub use server::{HttpService, Listener, Serve, serve};
+pub use server::{
+    DrainListener, DrainStream, Handshake, HttpService, Listener, NoHandshake, Serve, Transport,
+    Watched, serve,
+};
 #[cfg(feature = "signal")]
 #[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
 pub use signal::Signals;

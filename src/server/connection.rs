@@ -10,6 +10,7 @@ use futures::task::AtomicWaker;
 use http::Version;
 use slab::Slab;
 use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::handle::ShutdownHandle;
 use crate::in_flight::{Closed, InFlightGuard};
@@ -70,6 +71,8 @@ struct Inner {
     used: bool,
     /// The transport is gone. Handlers of HTTP/2 are tasks of their own and may take notice later.
     closed: bool,
+    /// Who waits for that, on an upgraded socket.
+    on_close: Option<DropGuard>,
     /// Its place in the roster.
     entry: Option<Entry>,
     /// Holds the drain open. None while all that the connection was used for is exempt, or all that it does now.
@@ -127,6 +130,7 @@ impl Connection {
                 requested: false,
                 used: false,
                 closed: false,
+                on_close: None,
                 entry: None,
                 guard: Some(guard),
             }),
@@ -276,6 +280,20 @@ impl Connection {
         inner.upgraded = inner.requests.get(key).cloned();
     }
 
+    /// Breaks the upgraded socket off when this resolves, unless it is closed before.
+    pub(super) fn cut_when(self: &Arc<Self>, reached: impl Future<Output = ()> + Send + 'static) {
+        let closed = CancellationToken::new();
+        lock(&self.inner).on_close = Some(closed.clone().drop_guard());
+        let this = Arc::downgrade(self);
+        tokio::spawn(async move {
+            if closed.run_until_cancelled(reached).await.is_some()
+                && let Some(this) = this.upgrade()
+            {
+                this.cut();
+            }
+        });
+    }
+
     pub(super) fn request_ended(&self, key: usize, answered: bool) {
         let mut inner = lock(&self.inner);
         let counts = inner.requests.try_remove(key).is_some_and(|r| !r.exempt);
@@ -309,7 +327,7 @@ impl Connection {
             false => Ok(()),
             true => Err(io::Error::new(
                 io::ErrorKind::ConnectionAborted,
-                "force closed: the drain is over",
+                "force closed by the stop",
             )),
         }
     }
@@ -353,9 +371,9 @@ impl Connection {
     pub(super) fn transport_closed(&self) {
         let mut inner = lock(&self.inner);
         inner.closed = true;
-        let over = over(&mut inner);
+        let gone = (over(&mut inner), inner.on_close.take());
         drop(inner);
-        drop(over);
+        drop(gone);
     }
 }
 

@@ -310,6 +310,9 @@ where
         let status = response.status();
         if leaves_http(*version, method, status) {
             ticket.connection.upgraded(ticket.key);
+            if *version <= Version::HTTP_11 && stop.cuts(&response) {
+                ticket.connection.cut_when(stop.cut_at_its_moment());
+            }
         } else if is_asked_to_leave(handle, &ticket.connection) {
             say_close(*version, response.headers_mut());
         }

@@ -20,6 +20,9 @@
 //! | leave | `POST /v3/lease/revoke` | "lease not found" is success |
 //! | read back | `POST /v3/kv/range`: is the key there, under our lease? | the answer of a revoke may be lost: this tells |
 //!
+//! Ended by a panic, the watchdog or a third Ctrl-C, the process revokes the lease all the same, over a blocking socket
+//! ([`LastGasp`](crate::registry::LastGasp)).
+//!
 //! The key is never deleted by its name. If a successor at the same address has put the same key meanwhile, the key
 //! hangs on the successor's lease, and revoking ours leaves it alone.
 //!
@@ -182,8 +185,8 @@ impl Registry for Etcd {
     ) -> Result<Box<dyn Registration>, RegistryError> {
         let lease = self.lease_of(instance);
         let (key, value) = self.format.entry(instance, lease)?;
-        self.gateway.grant(lease, self.ttl, by).await?;
+        let ttl = self.gateway.grant(lease, self.ttl, by).await?;
         self.gateway.put(&key, &value, lease, by).await?;
-        Ok(Box::new(Entry::new(self.gateway.clone(), key, lease)))
+        Ok(Box::new(Entry::new(self.gateway.clone(), key, lease, ttl)))
     }
 }

@@ -25,6 +25,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
+use crate::gateway::Listed;
 use server::Server;
 
 /// Which registry.
@@ -163,12 +164,10 @@ impl Seen {
     }
 }
 
-type Source = Arc<dyn Fn() -> Vec<SocketAddr> + Send + Sync>;
-
 /// A registry at work, for one service. Dropped, its server is ended.
 pub struct Running {
     at: SocketAddr,
-    source: Source,
+    source: Listed,
     seen: Seen,
     _tasks: JoinSet<()>,
     _server: Option<Server>,
@@ -211,7 +210,7 @@ impl Running {
     }
 
     /// Who is listed now.
-    pub fn source(&self) -> Source {
+    pub fn source(&self) -> Listed {
         Arc::clone(&self.source)
     }
 
@@ -236,7 +235,7 @@ async fn embedded(
     });
     let mut changed = registry.watch();
     let told = seen.clone();
-    let source: Source = Arc::new(move || {
+    let source: Listed = Arc::new(move || {
         let listed = registry.instances(service);
         let addresses: Vec<_> = listed.iter().map(|instance| instance.address).collect();
         told.are(addresses.clone());

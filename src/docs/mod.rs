@@ -14,6 +14,7 @@ pub mod registries {}
 
 #[doc = include_str!("process.md")]
 pub mod process {}
+
 // Its programs are for axum.
 #[cfg_attr(feature = "websocket", doc = include_str!("streams.md"))]
 #[cfg_attr(

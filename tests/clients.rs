@@ -78,7 +78,7 @@ fn say_skipped(what: &str) {
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
-/// `examples/service.rs` as a process.
+/// `examples/service.rs`, or another that prints the same lines, as a process.
 struct Service {
     child: Child,
     address: SocketAddr,
@@ -94,10 +94,16 @@ struct Served {
 
 impl Service {
     async fn start(lame_duck: &str) -> Self {
+        Self::example("service", &["127.0.0.1:0", lame_duck]).await
+    }
+
+    async fn example(name: &str, args: &[&str]) -> Self {
         let test = std::env::current_exe().unwrap();
         let profile = test.ancestors().nth(2).expect("it lies in <profile>/deps");
-        let mut child = Command::new(profile.join("examples/service"))
-            .args(["127.0.0.1:0", lame_duck])
+        let mut child = Command::new(profile.join("examples").join(name))
+            .args(args)
+            // As in a cluster: without a lame duck of their own, they have 5 s.
+            .env("KUBERNETES_SERVICE_HOST", "test")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -458,4 +464,28 @@ async fn curl_gets_its_downloads_through_the_drain() {
         assert_eq!(out, wanted, "{err}");
     }
     assert_eq!(service.ended().await.while_stopping, 4);
+}
+
+/// `examples/tls.rs` answers after three seconds, and is told to stop before. curl is content with what ALPN offers.
+#[tokio::test]
+async fn curl_is_served_over_tls_through_a_stop() {
+    if !have(&["curl"]) {
+        return;
+    }
+    let _alone = ALONE.lock().await;
+    let service = Service::example("tls", &["127.0.0.1:0"]).await;
+    let gateway = Gateway::start(service.address).await;
+    let url = format!("https://{}", gateway.address);
+    let mut running = Vec::new();
+    for (protocol, version) in [("--http1.1", "1.1"), ("--http2", "2")] {
+        let args = [&CURL[..], &["-k", protocol, &url]].concat();
+        running.push((Running::start("curl", &args), version));
+    }
+    gateway.connections(running.len()).await;
+    service.signal(Signal::TERM);
+    for (client, version) in running {
+        let (out, err) = client.ended().await;
+        assert_eq!(out, format!("0 200 {version} 6 1\n"), "{err}");
+    }
+    assert_eq!(service.ended().await.while_stopping, 2);
 }

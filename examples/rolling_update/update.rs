@@ -61,7 +61,7 @@ pub async fn rolling_update(
 ) -> Result<Outcome, String> {
     let progress = Progress::new();
     let registry = Running::start(plan.registry, SERVICE).await?;
-    let route = gateway.route(&registry);
+    let route = gateway.route(registry.source());
 
     let around = Surroundings {
         strategy,
@@ -132,7 +132,7 @@ pub async fn rolling_update(
     }
     let gone = stops.iter().filter_map(|stop| {
         let gone_at = registry.gone_at(stop.name.address)?;
-        Some(gone_at.saturating_duration_since(stop.told))
+        Some(gone_at.saturating_duration_since(stop.began))
     });
     let unseen = gone.collect();
     fleet.kill_all().await;

@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command as StdCommand, ExitCode, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
@@ -183,7 +184,11 @@ async fn measure(
     let registry_address = address(&listener)?;
     let mut serving = JoinSet::new();
     serving.spawn(registry.clone().serve(listener));
-    let route = gateway.route(registry.clone(), SERVICE);
+    let read = registry.clone();
+    let route = gateway.route(Arc::new(move || {
+        let listed = read.instances(SERVICE);
+        listed.iter().map(|instance| instance.address).collect()
+    }));
 
     let fresh = || {
         let start = Start {
@@ -289,11 +294,7 @@ async fn begin(
         {
             sleep(Duration::from_millis(20)).await;
         }
-        let id = registry
-            .instances(SERVICE)
-            .into_iter()
-            .find(|i| i.address == address);
-        while !id.as_ref().is_some_and(|listed| route.sees(&listed.id)) {
+        while !route.sees(address) {
             sleep(Duration::from_millis(20)).await;
         }
         Ok(())

@@ -8,6 +8,8 @@ pub mod connections {}
 
 #[doc = include_str!("kubernetes.md")]
 pub mod kubernetes {}
+#[doc = include_str!("tls.md")]
+pub mod tls {}
 
 #[doc = include_str!("registries.md")]
 pub mod registries {}
@@ -19,6 +21,7 @@ pub mod hooks {}
 
 #[doc = include_str!("process.md")]
 pub mod process {}
+
 // Its programs are for axum.
 #[cfg_attr(feature = "websocket", doc = include_str!("streams.md"))]
 #[cfg_attr(

@@ -426,9 +426,8 @@ async fn many_streams_are_told_one_after_the_other() {
     let mut told = futures::future::join_all(told).await;
     told.sort();
     // Of an even ramp of 4 s; a slow machine moves them all the same way.
-    assert!(told[CLIENTS / 4] < told[CLIENTS - 1] / 2, "{told:?}");
     assert!(
-        told[CLIENTS * 3 / 4] - told[CLIENTS / 4] > length / 16,
+        told[CLIENTS - 1] - told[CLIENTS / 4] > length / 16,
         "{told:?}"
     );
     assert_eq!(server.h.phase(), Phase::LameDuck);

@@ -41,10 +41,13 @@
 //!   [`DrainLayer`].
 //! - Several servers, stock servers, work without HTTP: [`ShutdownCoordinator::run`] with [`serve`](serve()),
 //!   [`DrainLayer`], [`ShutdownHandle::draining`], [`ShutdownHandle::spawn`], [`ShutdownHandle::guard`].
+//! - In a cluster, and elsewhere: [`_docs::kubernetes`].
 //! - What happens when, and why: [`_docs::design`]. What becomes of each kind of client: [`_docs::connections`].
 //! - TLS on the own loop: [`Serve::handshake`], [`_docs::tls`].
 //! - A program that is not written in Rust, nginx or a JVM: [`_docs::process`] (feature `process`).
+//! - Server-sent events, WebSockets, gRPC streams, late requests, deadlines: [`_docs::streams`].
 //! - A registry of one's own: [`registry::Registry`].
+//! - Consul, etcd, ZooKeeper, a registry of one's own: [`_docs::registries`], [`registry::Registry`].
 //!
 //! What each way promises:
 //!
@@ -54,6 +57,7 @@
 //! | requests counted until their body ends, with their route in the report | yes | yes (layer) | - | yes |
 //! | `Connection: close` on HTTP/1 in the lame duck | each client at its moment | a growing share of answers (layer) | - | a growing share of answers |
 //! | GOAWAY on HTTP/2 | a growing share in the lame duck | when `draining()` resolves | the same | the same |
+//! | streams told to end | yes | yes (layer) | yes (layer) | yes |
 //! | idle connections linger | yes | yes: `draining()` is held back | the same | no |
 //! | gRPC: `grpc-timeout`, interceptors | tower services only | - | yes | - |
 //!
@@ -63,9 +67,10 @@
 //!
 //! - servers: `axum` (`ConnectInfo` on the own loop, the probes as a `Router`, `c.listener`), `websocket`
 //!   (`StopSignal::websocket`), `tonic` (`c.incoming`);
-//! - registries: `memory` (the embedded one), `consul`, `etcd`, `zookeeper`, see [`registry`];
+//! - registries: `memory` (the embedded one), `consul`, `etcd`, `zookeeper`, see [`registry`]; `tls` for `https` ones;
 //! - Kubernetes' hooks into the process: `hook`; the binary `prestop`: `cli`;
 //! - `process`: any program under the coordinator (Linux);
+//! - `kubelet`: stops a service as Kubernetes does, for tests;
 //! - `serde`: the report as JSON.
 //!
 //! A feature adds API and never changes behaviour.
@@ -93,6 +98,9 @@ mod hook_call;
 #[cfg(all(feature = "hook", unix))]
 mod hook_socket;
 mod in_flight;
+#[cfg(feature = "kubelet")]
+#[cfg_attr(docsrs, doc(cfg(feature = "kubelet")))]
+pub mod kubelet;
 mod last_gasp;
 #[cfg(feature = "middleware")]
 mod middleware;
@@ -109,6 +117,8 @@ mod report;
 #[cfg(feature = "middleware")]
 mod request;
 mod roster;
+#[cfg(feature = "middleware")]
+mod rotation;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(feature = "signal")]
@@ -138,7 +148,10 @@ pub use hook_socket::{HookError, HookSocket, exec_hook};
 pub use in_flight::{Closed, InFlightGuard};
 #[cfg(feature = "middleware")]
 #[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
-pub use middleware::{DrainFuture, DrainLayer, DrainService, StreamLayer, StreamService};
+pub use middleware::{
+    DeadlineFuture, DeadlineLayer, DeadlineService, DrainFuture, DrainLayer, DrainService,
+    StreamLayer, StreamService,
+};
 pub use phase::Phase;
 #[cfg(all(feature = "hook", feature = "probe"))]
 #[cfg_attr(docsrs, doc(cfg(all(feature = "hook", feature = "probe"))))]

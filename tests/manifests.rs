@@ -1,4 +1,4 @@
-//! The manifests of `examples/kind`, read as the API server reads them (`kubectl apply` with strict
+//! The manifests of `examples/kind` and of the guide, read as the API server reads them (`kubectl apply` with strict
 //! field validation), and held against the code, the Dockerfile and the script that they go with.
 #![cfg(not(loom))]
 
@@ -417,4 +417,104 @@ async fn the_crate_takes_the_manifest_s_grace_period_with_the_hook_and_the_defau
         .lame_duck(std::time::Duration::from_secs(5))
         .build()
         .expect("it fits");
+}
+/// The YAML blocks of the documentation: whole objects, or what stands in a pod's manifest.
+#[test]
+fn every_manifest_of_the_docs_is_what_the_api_takes() {
+    let mut seen = 0;
+    let docs = fs::read_dir("src/docs").expect("the prose is there");
+    for file in docs.map(|entry| entry.expect("an entry").path()) {
+        let text = fs::read_to_string(&file).expect("text");
+        for block in text.split("```yaml\n").skip(1) {
+            let block = block.split("\n```").next().expect("split yields one part");
+            for document in block.split("\n---\n") {
+                seen += 1;
+                if let Err(error) = of_any_kind(document).or_else(|_| of_a_pod(document)) {
+                    panic!("{}: {error}:\n{document}", file.display());
+                }
+            }
+        }
+    }
+    assert!(
+        seen >= 8,
+        "only {seen} manifests seen: the test reads the wrong files"
+    );
+}
+
+#[test]
+fn the_check_of_the_docs_can_fail() {
+    for wrong in [
+        "terminationGracePeriodSecond: 30",
+        "spec: { containers: [{ name: app, image: app:1, lifecycle: { prestop: {} } }] }",
+        "kind: Pod\nspec: {}",
+    ] {
+        assert!(
+            of_any_kind(wrong).or_else(|_| of_a_pod(wrong)).is_err(),
+            "{wrong}"
+        );
+    }
+}
+
+/// A part of a pod: its `spec`, what is in that, or what is in a container.
+fn of_a_pod(yaml: &str) -> Result<String, String> {
+    let given: Value = serde_yaml_ng::from_str(yaml).map_err(|error| error.to_string())?;
+    if given["kind"].is_string() {
+        return of_any_kind(yaml);
+    }
+    let given = given.get("spec").unwrap_or(&given);
+    part::<PodSpec>(given, "containers", Value::Array(Vec::new()))
+        .or_else(|_| part::<Container>(given, "name", Value::String("app".to_owned())))
+        .map(|()| "Pod".to_owned())
+}
+
+/// This type, whose one required field may be missing.
+fn part<T: DeserializeOwned + Serialize>(
+    given: &Value,
+    required: &str,
+    default: Value,
+) -> Result<(), String> {
+    let mut whole = given.clone();
+    let fields = whole.as_object_mut().ok_or("not an object")?;
+    fields.entry(required).or_insert(default);
+    let read: T = serde_json::from_value(whole).map_err(|error| error.to_string())?;
+    let written = serde_json::to_value(read).map_err(|error| error.to_string())?;
+    let mut lost = Vec::new();
+    compare("", given, &written, &mut lost);
+    if lost.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("unknown or misspelt: {}", lost.join(", ")))
+    }
+}
+
+#[test]
+fn the_guide_s_sums_are_the_grace_period() {
+    let guide = include_str!("../src/docs/kubernetes.md");
+    let rows: Vec<Vec<&str>> = guide
+        .lines()
+        .skip_while(|line| !line.starts_with("| | G = "))
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.split('|').map(str::trim).collect())
+        .collect();
+    for column in 2..=4 {
+        let number = |row: &[&str]| -> f64 {
+            let cell = row[column].trim_start_matches("G = ");
+            cell.trim_end_matches(" s").parse().expect(cell)
+        };
+        let sum: f64 = rows[2..].iter().map(|row| number(row)).sum();
+        assert!((sum - number(&rows[0])).abs() < 0.001, "{sum}");
+    }
+    assert_eq!(rows.len(), 7, "{rows:?}");
+}
+
+/// Every rule that the documentation cites is in the guide's table, in order.
+#[test]
+fn the_guide_lists_every_rule() {
+    let guide = include_str!("../src/docs/kubernetes.md");
+    let listed: Vec<&str> = guide
+        .lines()
+        .filter_map(|line| line.strip_prefix("| R")?.split(' ').next())
+        .collect();
+    let all: Vec<String> = (1..=34).map(|number| number.to_string()).collect();
+    assert_eq!(listed, all);
 }

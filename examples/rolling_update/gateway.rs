@@ -13,7 +13,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout};
 
-use crate::registry::Running;
 use crate::splice::{reset, splice};
 
 /// Age of the view: an endpoint controller and kube-proxy need about that long to pass a change on.
@@ -26,6 +25,9 @@ const JITTER: Duration = Duration::from_millis(50);
 /// Time between choosing a replica and dialling it, generous for a busy machine.
 const SLACK: Duration = Duration::from_millis(200);
 const DIAL_LIMIT: Duration = Duration::from_secs(10);
+
+/// Who is in the registry now.
+pub type Listed = Arc<dyn Fn() -> Vec<SocketAddr> + Send + Sync>;
 
 /// The bound port. It outlives the strategies, each of which has a registry of its own.
 pub struct Gateway {
@@ -59,9 +61,9 @@ impl Gateway {
     }
 
     /// Forwards to the instances in the registry until the route is dropped, which cuts what is still connected.
-    pub fn route(&self, registry: &Running) -> Route {
+    pub fn route(&self, listed: Listed) -> Route {
         let view = View {
-            source: registry.source(),
+            source: listed,
             history: Arc::default(),
         };
         let refused = Refused::default();
@@ -128,7 +130,7 @@ impl Refused {
 /// The instances a new connection may be given: the registry's, `LAG` ago.
 #[derive(Clone)]
 struct View {
-    source: Arc<dyn Fn() -> Vec<SocketAddr> + Send + Sync>,
+    source: Listed,
     history: Arc<Mutex<VecDeque<Reading>>>,
 }
 

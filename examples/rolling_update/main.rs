@@ -9,7 +9,7 @@
 //!    │ TCP
 //! gateway.rs ── splice.rs      layer 4; its view of the registry (registry/) is one second old
 //!    │ TCP
-//! replica.rs ── service.rs     child processes (fleet.rs), replaced one by one (update.rs)
+//! replica.rs ── service.rs     child processes (fleet.rs), replaced one by one (update.rs), after a hook (kubelet.rs)
 //! ```
 
 // A binary has no outside: `pub` says that another module uses it.
@@ -20,6 +20,7 @@ mod cli;
 mod client;
 mod fleet;
 mod gateway;
+mod kubelet;
 mod load;
 mod mix;
 mod pool;
@@ -45,7 +46,7 @@ use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::{Cli, Options, Role, Strategy};
+use crate::cli::{Cli, Hook, Options, Role, Strategy};
 use crate::fleet::Fleet;
 use crate::gateway::Gateway;
 use crate::progress::say;
@@ -54,6 +55,8 @@ use crate::tally::Row;
 use crate::update::{Outcome, Plan, rolling_update};
 
 fn main() -> ExitCode {
+    // One line, and this program is its own preStop hook.
+    prestop::exec_hook();
     let cli = Cli::parse();
     if let Some(Role::Replica(args)) = cli.role {
         return replica::main(&args);
@@ -131,6 +134,13 @@ async fn run_all(
         seed: options.seed.unwrap_or_else(|| fastrand::u64(0..1_000_000)),
     };
     say(&header(options, &plan, gateway));
+    if options
+        .strategies()
+        .contains(&Strategy::Hooked(Hook::ExecHelper))
+    {
+        // Not after a minute.
+        kubelet::helper()?;
+    }
     let mut outcomes = Vec::new();
     for strategy in options.strategies() {
         say(&format!("\n{strategy}: {}\n", strategy.summary()));
@@ -176,10 +186,18 @@ fn lost_by_prestop(outcomes: &[Outcome]) -> bool {
         .filter(|outcome| {
             matches!(
                 outcome.strategy,
-                Strategy::Prestop | Strategy::PrestopAxum | Strategy::None
+                Strategy::Prestop | Strategy::PrestopAxum | Strategy::Hooked(_) | Strategy::None
             )
         })
-        .any(|outcome| outcome.rows.iter().any(|row| row.failed > 0))
+        .any(|outcome| {
+            let with_hook = matches!(outcome.strategy, Strategy::Hooked(_));
+            outcome.rows.iter().any(|row| row.failed > 0)
+                || with_hook
+                    && outcome
+                        .stops
+                        .iter()
+                        .any(|stop| stop.forced || stop.hook_failed())
+        })
 }
 
 /// Where the rows go. Opened before the run, so that minutes are not spent on rows that can't be written.

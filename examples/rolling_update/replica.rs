@@ -63,15 +63,18 @@ async fn run(args: &ReplicaArgs) -> Result<ExitCode, String> {
             without_handler(args, listener, address).await
         }
         Strategy::Axum | Strategy::AxumSleep => axum_graceful(args, listener, address).await,
-        Strategy::Prestop | Strategy::PrestopAxum => prestop(args, listener, address).await,
+        Strategy::Prestop | Strategy::PrestopAxum | Strategy::Hooked(_) => {
+            prestop(args, listener, address).await
+        }
     }
 }
 
-/// Tells the harness where this replica listens. Whoever reads it may send SIGTERM from then on, so the handler, if
+/// Tells the harness where this replica listens, and where it answers an `httpGet` hook. Whoever reads it may send SIGTERM from then on, so the handler, if
 /// there is to be one, must be installed before.
-pub fn announce(address: SocketAddr) -> Result<(), String> {
+pub fn announce(address: SocketAddr, hook: Option<SocketAddr>) -> Result<(), String> {
+    let hook = hook.map_or_else(String::new, |hook| format!(" {hook}"));
     let mut stdout = io::stdout();
-    writeln!(stdout, "listening {address}")
+    writeln!(stdout, "listening {address}{hook}")
         .and_then(|()| stdout.flush())
         .map_err(|error| format!("telling the harness the address: {error}"))
 }
@@ -91,7 +94,7 @@ async fn without_handler(
     listener: TcpListener,
     address: SocketAddr,
 ) -> Result<ExitCode, String> {
-    announce(address)?;
+    announce(address, None)?;
     let _registration = Registration::register(args, address).await?;
     axum::serve(without_nagle(listener), app())
         .await
@@ -108,7 +111,7 @@ async fn axum_graceful(
 ) -> Result<ExitCode, String> {
     let mut sigterm = signal(SignalKind::terminate())
         .map_err(|error| format!("installing the SIGTERM handler: {error}"))?;
-    announce(address)?;
+    announce(address, None)?;
     let registration = Registration::register(args, address).await?;
     let (leave, left) = tokio::sync::oneshot::channel();
     let leaving = async move {

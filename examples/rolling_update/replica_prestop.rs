@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use prestop::ShutdownCoordinator;
+use prestop::{HookSocket, HookToken, ShutdownCoordinator};
 use tokio::net::TcpListener;
 
-use crate::cli::{ReplicaArgs, Strategy};
+use crate::cli::{Hook, ReplicaArgs, Strategy};
+use crate::kubelet::{SLEEP, TOKEN};
 use crate::registration::membership;
 use crate::replica::announce;
 use crate::service::app;
@@ -23,10 +24,24 @@ pub async fn prestop(
     if let Some(ms) = args.linger_ms {
         builder = builder.linger(Duration::from_millis(ms));
     }
+    let mut hook_address = None;
+    builder = match args.hook {
+        Hook::ExecOwn | Hook::ExecHelper => builder.hook_socket(HookSocket::from_env()),
+        Hook::Http => {
+            let probes = TcpListener::bind("127.0.0.1:0")
+                .await
+                .map_err(|error| format!("binding a port for the probes: {error}"))?;
+            hook_address = probes.local_addr().ok();
+            let token = HookToken::new(TOKEN).map_err(|error| error.to_string())?;
+            builder.probe_listener_with_hook(probes, token)
+        }
+        Hook::Sleep => builder.pre_stop_elapsed(SLEEP),
+        Hook::None => builder,
+    };
     let c = builder
         .build()
         .map_err(|error| format!("building the coordinator: {error}"))?;
-    announce(address)?;
+    announce(address, hook_address)?;
     let report = match args.strategy {
         Strategy::PrestopAxum => {
             let app = app().layer(c.layer());

@@ -23,7 +23,7 @@ fn requests(text: &mut String, outcomes: &[Outcome]) {
     line(
         text,
         format_args!(
-            "\n{:<12} {:<13} {:>8} {:>7} {:>8} {:>6} {:>5} {:>5} {:>10} {:>8}",
+            "\n{:<19} {:<13} {:>8} {:>7} {:>8} {:>6} {:>5} {:>5} {:>10} {:>8}",
             "strategy",
             "client",
             "sent",
@@ -55,7 +55,7 @@ fn request(text: &mut String, row: &Row) {
     line(
         text,
         format_args!(
-            "{:<12} {:<13} {:>8} {:>7} {:>8} {:>6} {:>5} {:>5} {:>10} {:>8}",
+            "{:<19} {:<13} {:>8} {:>7} {:>8} {:>6} {:>5} {:>5} {:>10} {:>8}",
             row.strategy,
             row.client,
             row.sent,
@@ -130,7 +130,7 @@ fn stops(text: &mut String, outcomes: &[Outcome]) {
     line(
         text,
         format_args!(
-            "\n{:<12} {:>5}   {:<29} {:<15} {}",
+            "\n{:<19} {:>5}   {:<29} {:<15} {}",
             "strategy", "stops", "seconds each: min median max", "SIGKILL needed", "ended with"
         ),
     );
@@ -145,10 +145,18 @@ fn stops(text: &mut String, outcomes: &[Outcome]) {
         };
         let mut endings: Vec<String> = outcome.stops.iter().map(Stop::ending).collect();
         endings.dedup();
+        let hooks_failed = outcome
+            .stops
+            .iter()
+            .filter(|stop| stop.hook_failed())
+            .count();
+        if hooks_failed > 0 {
+            endings.push(format!("{hooks_failed} HOOKS FAILED"));
+        }
         line(
             text,
             format_args!(
-                "{:<12} {:>5}   {:>16.2} {:>6.2} {:>5.2} {:<15} {}",
+                "{:<19} {:>5}   {:>16.2} {:>6.2} {:>5.2} {:<15} {}",
                 outcome.strategy.name(),
                 outcome.stops.len(),
                 seconds.min,
@@ -197,9 +205,10 @@ fn conclusion(outcomes: &[Outcome]) -> String {
         format!("{} of {}", grouped(row.failed), grouped(row.sent))
     };
     let mut clauses = Vec::new();
-    let is_prestop = |outcome: &&Outcome| outcome.strategy == Strategy::Prestop;
-    if let Some(prestop) = outcomes.iter().find(is_prestop) {
-        let mut clause = format!("prestop lost {} requests", lost(prestop));
+    let is_prestop =
+        |outcome: &&Outcome| matches!(outcome.strategy, Strategy::Prestop | Strategy::Hooked(_));
+    for prestop in outcomes.iter().filter(is_prestop) {
+        let mut clause = format!("{} lost {} requests", prestop.strategy, lost(prestop));
         if let Some(seconds) = Seconds::of(&prestop.stops) {
             let killed = match forced(&prestop.stops) {
                 0 => "none needed SIGKILL".to_owned(),

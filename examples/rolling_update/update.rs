@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::cli::Strategy;
 use crate::fleet::{Fleet, Name, Stop, Surroundings, TTL};
 use crate::gateway::{Gateway, LAG, Route};
+use crate::kubelet::Hooked;
 use crate::load::Load;
 use crate::mix::Kind;
 use crate::progress::{Progress, counts};
@@ -60,7 +61,7 @@ pub async fn rolling_update(
 ) -> Result<Outcome, String> {
     let progress = Progress::new();
     let registry = Running::start(plan.registry, SERVICE).await?;
-    let route = gateway.route(&registry);
+    let route = gateway.route(registry.source());
 
     let around = Surroundings {
         strategy,
@@ -97,7 +98,8 @@ pub async fn rolling_update(
             | Strategy::Axum
             | Strategy::AxumSleep
             | Strategy::Prestop
-            | Strategy::PrestopAxum => {
+            | Strategy::PrestopAxum
+            | Strategy::Hooked(_) => {
                 replace_all(plan, around, fleet, &route, &load, &progress).await?
             }
             Strategy::None => {
@@ -130,7 +132,7 @@ pub async fn rolling_update(
     }
     let gone = stops.iter().filter_map(|stop| {
         let gone_at = registry.gone_at(stop.name.address)?;
-        Some(gone_at.saturating_duration_since(stop.signalled))
+        Some(gone_at.saturating_duration_since(stop.began))
     });
     let unseen = gone.collect();
     fleet.kill_all().await;
@@ -194,8 +196,18 @@ fn describe(stop: &Stop, load: &Load) -> String {
     } else {
         ""
     };
+    let hook = match &stop.hook {
+        None => String::new(),
+        Some(Hooked { took, said }) => {
+            let took = took.as_secs_f64();
+            match said {
+                Ok(said) => format!(" (hook {took:.2} s: {said})"),
+                Err(error) => format!(" (HOOK FAILED after {took:.2} s: {error})"),
+            }
+        }
+    };
     format!(
-        "{} stopped in {:.2} s with {}{forced}; {} so far",
+        "{} stopped{hook} in {:.2} s with {}{forced}; {} so far",
         stop.name,
         stop.took.as_secs_f64(),
         stop.ending(),

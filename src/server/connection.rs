@@ -11,6 +11,7 @@ use futures::task::AtomicWaker;
 use http::Version;
 use slab::Slab;
 use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::handle::ShutdownHandle;
 use crate::in_flight::{Closed, InFlightGuard};
@@ -33,7 +34,8 @@ const GREETING: u64 = PREFACE.len() as u64 + 9;
 pub(super) struct Connection {
     handle: ShutdownHandle,
     pub(super) peer: Option<SocketAddr>,
-    since: Instant,
+    /// When it was accepted.
+    pub(super) since: Instant,
     /// Its place among all clients, between 0 and 1: when it is asked to leave.
     pub(super) share: f64,
     /// On the socket, whatever is spoken over it.
@@ -67,10 +69,14 @@ struct Inner {
     pauses: Pauses,
     /// The request that was upgraded.
     upgraded: Option<Active>,
+    /// A request began here.
+    requested: bool,
     /// A request ended here that was not exempt: the next one may be on its way.
     used: bool,
     /// The transport is gone. Handlers of HTTP/2 are tasks of their own and may take notice later.
     closed: bool,
+    /// Who waits for that, on an upgraded socket.
+    on_close: Option<DropGuard>,
     /// Its place in the roster.
     entry: Option<Entry>,
     /// Holds the drain open. None while all that the connection was used for is exempt, or all that it does now.
@@ -126,8 +132,10 @@ impl Connection {
                 idle_since: now,
                 pauses: Pauses::default(),
                 upgraded: None,
+                requested: false,
                 used: false,
                 closed: false,
+                on_close: None,
                 entry: None,
                 guard: Some(guard),
             }),
@@ -168,6 +176,11 @@ impl Connection {
 
     pub(super) fn is_http2(&self) -> bool {
         lock(&self.inner).version == Some(Version::HTTP_2)
+    }
+
+    /// Whether a request of it has begun, ever.
+    pub(super) fn has_requested(&self) -> bool {
+        lock(&self.inner).requested
     }
 
     /// It is, or has yet to say enough to be something else.
@@ -219,6 +232,7 @@ impl Connection {
         }
         let mut inner = lock(&self.inner);
         inner.version = Some(head.version);
+        inner.requested = true;
         inner.seen = inner.heard;
         let key = inner.requests.insert(Active {
             route: head.route(),
@@ -291,6 +305,20 @@ impl Connection {
         inner.upgraded = inner.requests.get(key).cloned();
     }
 
+    /// Breaks the upgraded socket off when this resolves, unless it is closed before.
+    pub(super) fn cut_when(self: &Arc<Self>, reached: impl Future<Output = ()> + Send + 'static) {
+        let closed = CancellationToken::new();
+        lock(&self.inner).on_close = Some(closed.clone().drop_guard());
+        let this = Arc::downgrade(self);
+        tokio::spawn(async move {
+            if closed.run_until_cancelled(reached).await.is_some()
+                && let Some(this) = this.upgrade()
+            {
+                this.cut();
+            }
+        });
+    }
+
     pub(super) fn request_ended(&self, key: usize, answered: bool) {
         let mut inner = lock(&self.inner);
         let counts = inner.requests.try_remove(key).is_some_and(|r| !r.exempt);
@@ -324,7 +352,7 @@ impl Connection {
             false => Ok(()),
             true => Err(io::Error::new(
                 io::ErrorKind::ConnectionAborted,
-                "force closed: the drain is over",
+                "force closed by the stop",
             )),
         }
     }
@@ -368,9 +396,9 @@ impl Connection {
     pub(super) fn transport_closed(&self) {
         let mut inner = lock(&self.inner);
         inner.closed = true;
-        let over = over(&mut inner);
+        let gone = (over(&mut inner), inner.on_close.take());
         drop(inner);
-        drop(over);
+        drop(gone);
     }
 }
 

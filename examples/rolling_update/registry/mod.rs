@@ -4,8 +4,11 @@
 //! A further kind is a file with a [`Backend`], and its lines in [`RegistryKind`].
 
 mod consul;
+mod etcd;
+mod jute;
 mod raw;
 mod server;
+mod zookeeper;
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,6 +25,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
+use crate::gateway::Listed;
 use server::Server;
 
 /// Which registry.
@@ -31,6 +35,10 @@ pub enum RegistryKind {
     Memory,
     /// A Consul agent
     Consul,
+    /// A member of etcd
+    Etcd,
+    /// A ZooKeeper server
+    Zookeeper,
 }
 
 impl RegistryKind {
@@ -38,6 +46,8 @@ impl RegistryKind {
         match self {
             Self::Memory => "memory",
             Self::Consul => "consul",
+            Self::Etcd => "etcd",
+            Self::Zookeeper => "zookeeper",
         }
     }
 
@@ -45,6 +55,8 @@ impl RegistryKind {
         match self {
             Self::Memory => None,
             Self::Consul => Some(&consul::Consul),
+            Self::Etcd => Some(&etcd::Etcd),
+            Self::Zookeeper => Some(&zookeeper::ZooKeeper),
         }
     }
 
@@ -53,7 +65,7 @@ impl RegistryKind {
         match self {
             Self::Memory => Duration::ZERO,
             // A watch takes milliseconds; a busy machine takes its time to give this process the processor.
-            Self::Consul => Duration::from_millis(300),
+            Self::Consul | Self::Etcd | Self::Zookeeper => Duration::from_millis(300),
         }
     }
 
@@ -152,12 +164,10 @@ impl Seen {
     }
 }
 
-type Source = Arc<dyn Fn() -> Vec<SocketAddr> + Send + Sync>;
-
 /// A registry at work, for one service. Dropped, its server is ended.
 pub struct Running {
     at: SocketAddr,
-    source: Source,
+    source: Listed,
     seen: Seen,
     _tasks: JoinSet<()>,
     _server: Option<Server>,
@@ -200,7 +210,7 @@ impl Running {
     }
 
     /// Who is listed now.
-    pub fn source(&self) -> Source {
+    pub fn source(&self) -> Listed {
         Arc::clone(&self.source)
     }
 
@@ -225,7 +235,7 @@ async fn embedded(
     });
     let mut changed = registry.watch();
     let told = seen.clone();
-    let source: Source = Arc::new(move || {
+    let source: Listed = Arc::new(move || {
         let listed = registry.instances(service);
         let addresses: Vec<_> = listed.iter().map(|instance| instance.address).collect();
         told.are(addresses.clone());

@@ -1,0 +1,137 @@
+//! Registries by flags.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use prestop::ShutdownCoordinatorBuilder;
+use prestop::registry::{self, Instance, RegistryError};
+
+/// Where the program is registered.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RegistryArgs {
+    /// A registry: the program is in it while it is ready, and is taken out first of all. As far as this binary was built
+    /// with their features: memory=URL, consul=URL or consul (as $CONSUL_HTTP_ADDR and $CONSUL_HTTP_TOKEN say),
+    /// etcd=URL,URL, zookeeper=HOST:PORT,HOST:PORT
+    #[arg(
+        long,
+        value_name = "KIND=URL",
+        env = "PRESTOP_REGISTRY",
+        value_delimiter = '\n',
+        requires = "service",
+        requires = "address"
+    )]
+    registry: Vec<String>,
+
+    /// The service's name there
+    #[arg(long, value_name = "NAME", env = "PRESTOP_SERVICE")]
+    service: Option<String>,
+
+    /// Where clients reach the program: the pod's address and a port
+    #[arg(long, value_name = "IP:PORT", env = "PRESTOP_ADDRESS")]
+    address: Option<SocketAddr>,
+
+    /// How long clients may go on calling once it has left [default: what the kind of registry declares]
+    #[arg(long, value_name = "SECONDS", env = "PRESTOP_VISIBILITY", value_parser = crate::seconds)]
+    visibility: Option<Duration>,
+
+    /// What else is said about it there
+    #[arg(long, value_name = "KEY=VALUE", env = "PRESTOP_METADATA", value_delimiter = '\n', value_parser = pair)]
+    metadata: Vec<(String, String)>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("it must be KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+impl RegistryArgs {
+    /// Adds the registries to the coordinator.
+    ///
+    /// # Errors
+    ///
+    /// When a registry is of an unknown kind, or its URL can't be one.
+    pub(crate) fn add_to(
+        self,
+        mut builder: ShutdownCoordinatorBuilder,
+    ) -> Result<ShutdownCoordinatorBuilder, RegistryError> {
+        let (Some(service), Some(address)) = (self.service, self.address) else {
+            return Ok(builder);
+        };
+        let mut instance = Instance::new(service, address);
+        for (key, value) in self.metadata {
+            instance = instance.with_metadata(key, value);
+        }
+        for registry in &self.registry {
+            let (kind, url) = registry.split_once('=').unwrap_or((registry, ""));
+            builder = add(builder, kind, url, self.visibility, instance.clone())?;
+        }
+        Ok(builder)
+    }
+}
+
+/// One registry more. Which kinds there are is decided by the features of this binary.
+#[allow(unused_variables, unused_mut)]
+fn add(
+    builder: ShutdownCoordinatorBuilder,
+    kind: &str,
+    url: &str,
+    visibility: Option<Duration>,
+    instance: Instance,
+) -> Result<ShutdownCoordinatorBuilder, RegistryError> {
+    let servers = || url.split(',');
+    match kind {
+        #[cfg(feature = "memory")]
+        "memory" => {
+            let mut registry = registry::memory::MemoryRegistryClient::new(url)?;
+            if let Some(visibility) = visibility {
+                registry = registry.with_visibility(visibility);
+            }
+            Ok(builder.registry(registry, instance))
+        }
+        #[cfg(feature = "consul")]
+        "consul" => {
+            let mut registry = match url {
+                "" => registry::consul::Consul::from_env()?,
+                _ => registry::consul::Consul::agents(servers())?,
+            };
+            if let Some(visibility) = visibility {
+                registry = registry.with_visibility(visibility);
+            }
+            Ok(builder.registry(registry, instance))
+        }
+        #[cfg(feature = "etcd")]
+        "etcd" => {
+            let mut registry = registry::etcd::Etcd::new(servers())?;
+            if let Some(visibility) = visibility {
+                registry = registry.with_visibility(visibility);
+            }
+            Ok(builder.registry(registry, instance))
+        }
+        #[cfg(feature = "zookeeper")]
+        "zookeeper" => {
+            let mut registry = registry::zookeeper::ZooKeeper::new(url)?;
+            if let Some(visibility) = visibility {
+                registry = registry.with_visibility(visibility);
+            }
+            Ok(builder.registry(registry, instance))
+        }
+        _ => Err(RegistryError::new(format!(
+            "{kind:?} is no kind of registry that this binary knows; it was built with{}",
+            KINDS
+                .iter()
+                .map(|kind| format!(" {kind}"))
+                .collect::<String>()
+        ))),
+    }
+}
+
+const KINDS: &[&str] = &[
+    #[cfg(feature = "memory")]
+    "memory",
+    #[cfg(feature = "consul")]
+    "consul",
+    #[cfg(feature = "etcd")]
+    "etcd",
+    #[cfg(feature = "zookeeper")]
+    "zookeeper",
+];

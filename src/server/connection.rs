@@ -21,7 +21,7 @@ use crate::roster::{Entry, Straggler, Work, WorkKind};
 use crate::state::State;
 use crate::sync::lock;
 
-use super::linger::Pauses;
+use super::linger::{Pauses, longest_of_all, note_for_all};
 use super::observed::PREFACE;
 use super::ticket::RequestTicket;
 
@@ -201,9 +201,15 @@ impl Connection {
         lock(&self.inner).activity()
     }
 
-    /// The longest pause that its client made lately between two requests.
+    /// The longest pause that its client made lately between two requests, for all that is known.
     pub(super) fn longest_pause(&self) -> Duration {
-        lock(&self.inner).pauses.longest()
+        let others = longest_of_all(self.state());
+        let inner = lock(&self.inner);
+        match inner.version {
+            // It has never asked, and may have been opened for none.
+            None => Duration::ZERO,
+            Some(_) => inner.pauses.longest(others),
+        }
     }
 
     /// Since when the client has been owing a whole head: the first one since it could speak, a later one since its
@@ -280,9 +286,13 @@ impl Connection {
             inner.seen = inner.heard;
         } else if begins || inner.version == Some(Version::HTTP_2) {
             let now = Instant::now();
-            if inner.version.is_some() {
+            if inner
+                .version
+                .is_some_and(|version| version <= Version::HTTP_11)
+            {
                 let pause = now - inner.idle_since;
                 inner.pauses.note(pause);
+                note_for_all(self.state(), pause);
             }
             inner.idle_since = now;
         }

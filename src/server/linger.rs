@@ -5,11 +5,12 @@
 //! answer in it says `Connection: close`. To close it is to hope that no request is on its way. With a client that sends
 //! every few seconds it is better to wait for the request, and to say it with the answer.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::state::{Haste, Signal};
+use crate::state::{Haste, Signal, State};
 
 /// A connection lingers at most so many times the linger, 5 s by default: what is longer is waited for in vain.
 pub(super) const LONGEST: u32 = 10;
@@ -35,10 +36,32 @@ impl Pauses {
         self.noted += 1;
     }
 
-    /// Zero where there was none.
-    pub(super) fn longest(&self) -> Duration {
-        self.recent.max(self.before)
+    /// A client that made too few to know it by them is taken for one like the `others`.
+    pub(super) fn longest(&self, others: Duration) -> Duration {
+        let own = self.recent.max(self.before);
+        match self.noted < Self::AT_LEAST && self.before.is_zero() {
+            true => own.max(others),
+            false => own,
+        }
     }
+}
+
+/// Takes note of a pause of any client, where it is short enough to be waited for. A service whose clients are all busy
+/// has short ones alone, and waits for nobody.
+pub(super) fn note_for_all(state: &State, pause: Duration) {
+    let millis = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+    let longest = &state.longest_pause;
+    // Written rarely: most pauses are shorter than the longest.
+    if pause <= state.settings.linger.saturating_mul(LONGEST)
+        && millis > longest.load(Ordering::Relaxed)
+    {
+        longest.fetch_max(millis, Ordering::Relaxed);
+    }
+}
+
+/// The longest of those.
+pub(super) fn longest_of_all(state: &State) -> Duration {
+    Duration::from_millis(state.longest_pause.load(Ordering::Relaxed))
 }
 
 /// When a connection that has been idle since then is closed: after the linger; or, where its longest pause says that
@@ -141,22 +164,46 @@ mod tests {
         );
     }
 
+    /// One that has just connected, or asked once.
+    #[tokio::test]
+    async fn a_client_that_is_hardly_known_is_taken_for_one_like_the_others() {
+        let (handle, _) = draining();
+        let state = handle.state();
+        for pause in [300, 4_900, 60_000, 2_000] {
+            note_for_all(state, millis(pause));
+        }
+        assert_eq!(
+            longest_of_all(state),
+            millis(4_900),
+            "as far as it is waited for"
+        );
+        let mut pauses = Pauses::default();
+        for _ in 0..7 {
+            pauses.note(millis(20));
+            assert_eq!(pauses.longest(longest_of_all(state)), millis(4_900));
+        }
+        for _ in 0..20 {
+            pauses.note(millis(20));
+            assert_eq!(pauses.longest(longest_of_all(state)), millis(20));
+        }
+    }
+
     #[test]
     fn a_long_pause_is_forgotten() {
         let mut pauses = Pauses::default();
-        assert_eq!(pauses.longest(), Duration::ZERO);
+        assert_eq!(pauses.longest(Duration::ZERO), Duration::ZERO);
         for _ in 0..100 {
             pauses.note(millis(20));
         }
         pauses.note(millis(60_000));
         for _ in 0..7 {
             pauses.note(millis(30));
-            assert_eq!(pauses.longest(), millis(60_000));
+            assert_eq!(pauses.longest(Duration::ZERO), millis(60_000));
         }
         for _ in 0..16 {
             pauses.note(millis(30));
         }
-        assert_eq!(pauses.longest(), millis(30));
+        assert_eq!(pauses.longest(Duration::ZERO), millis(30));
     }
 
     /// Clients that pause for 1 to 5 s, and are 10 ms away: how many send in the very moment of the close.
@@ -184,7 +231,11 @@ mod tests {
             let meets =
                 |close: Duration| (close.saturating_sub(AWAY)..close + AWAY).contains(&sends);
             after_the_linger += u32::from(meets(LINGER));
-            after_the_pause += u32::from(meets(lingers(&signal, silent, pauses.longest())));
+            after_the_pause += u32::from(meets(lingers(
+                &signal,
+                silent,
+                pauses.longest(Duration::ZERO),
+            )));
         }
         // A pause that is longer by half than ten others is rare.
         assert!(

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::task::AtomicWaker;
 use http::Version;
@@ -20,6 +21,7 @@ use crate::roster::{Entry, Straggler, Work, WorkKind};
 use crate::state::State;
 use crate::sync::lock;
 
+use super::linger::Pauses;
 use super::observed::PREFACE;
 use super::ticket::RequestTicket;
 
@@ -63,6 +65,8 @@ struct Inner {
     seen: u64,
     /// Since when there is no request; later, when bytes came since: of a head its first ones, of HTTP/2 the last.
     idle_since: Instant,
+    /// Between an answer and the next request.
+    pauses: Pauses,
     /// The request that was upgraded.
     upgraded: Option<Active>,
     /// A request began here.
@@ -126,6 +130,7 @@ impl Connection {
                 heard: 0,
                 seen: 0,
                 idle_since: now,
+                pauses: Pauses::default(),
                 upgraded: None,
                 requested: false,
                 used: false,
@@ -194,6 +199,11 @@ impl Connection {
 
     pub(super) fn activity(&self) -> Activity {
         lock(&self.inner).activity()
+    }
+
+    /// The longest pause that its client made lately between two requests.
+    pub(super) fn longest_pause(&self) -> Duration {
+        lock(&self.inner).pauses.longest()
     }
 
     /// Since when the client has been owing a whole head: the first one since it could speak, a later one since its
@@ -269,7 +279,12 @@ impl Connection {
         if begins && bytes.iter().all(|byte| b"\r\n".contains(byte)) {
             inner.seen = inner.heard;
         } else if begins || inner.version == Some(Version::HTTP_2) {
-            inner.idle_since = Instant::now();
+            let now = Instant::now();
+            if inner.version.is_some() {
+                let pause = now - inner.idle_since;
+                inner.pauses.note(pause);
+            }
+            inner.idle_since = now;
         }
         self.epoch.fetch_add(1, Ordering::Release);
     }

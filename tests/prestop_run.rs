@@ -476,9 +476,9 @@ fn it_is_in_the_registry_while_it_is_ready_and_answers_probes() {
         "version=1",
         "--probes",
         &probes,
-        // Long enough to look.
+        // Long enough to look, on a slow machine too.
         "--lame-duck",
-        "3",
+        "8",
     ];
     let mut started = Started::new(&mut run(&options, script, &scratch));
     until("it is registered", || store.instances("orders").len() == 1);

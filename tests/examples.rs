@@ -591,3 +591,24 @@ fn kind_says_what_is_wrong_with_its_arguments_and_its_environment() {
         assert!(text.contains(variable) && text.contains(value), "{text}");
     }
 }
+
+/// Facts alone: on a slow machine the parts of the lame duck are not even.
+#[test]
+fn rotation_loses_no_request_and_leaves_nobody_unasked() {
+    let args = [
+        "--connections",
+        "200",
+        "--lame-duck",
+        "15",
+        "--pause",
+        "1000",
+    ];
+    let output = output("rotation", &args);
+    let said = String::from_utf8_lossy(&output.stdout);
+    for line in [
+        "requests lost: 0",
+        "sent a request in the second half and were not asked: 0",
+    ] {
+        assert!(said.lines().any(|l| l == line), "{said}{}", stderr(&output));
+    }
+}

@@ -8,6 +8,7 @@ pub mod connections {}
 
 #[doc = include_str!("kubernetes.md")]
 pub mod kubernetes {}
+
 #[doc = include_str!("tls.md")]
 pub mod tls {}
 
@@ -15,7 +16,7 @@ pub mod tls {}
 pub mod registries {}
 
 // Without the features its links and snippets have nothing to point at.
-#[cfg(all(feature = "hook", feature = "probe", unix))]
+#[cfg(all(feature = "hook", unix))]
 #[doc = include_str!("hooks.md")]
 pub mod hooks {}
 

@@ -41,7 +41,8 @@
 //!   [`DrainLayer`].
 //! - Several servers, stock servers, work without HTTP: [`ShutdownCoordinator::run`] with [`serve`](serve()),
 //!   [`DrainLayer`], [`ShutdownHandle::draining`], [`ShutdownHandle::spawn`], [`ShutdownHandle::guard`].
-//! - What happens when, and why: [`_docs::design`]. What becomes of each kind of client: [`_docs::connections`].
+//! - What happens when, and why: [`_docs::design`]. What becomes of each kind of client: [`_docs::connections`]. gRPC:
+//!   [`_docs::grpc`].
 //! - A registry of one's own: [`registry::Registry`].
 //!
 //! What each way promises:
@@ -58,7 +59,8 @@
 //! # Cargo features
 //!
 //! Default: `signal`, `server` (with `middleware`), `probe`. Opt-in: `axum` (`ConnectInfo` on the own loop, the probes
-//! as a `Router`, `c.listener`), `tonic` (`c.incoming`), `memory` (the embedded registry), `serde` (the report as JSON). A feature adds API and never changes
+//! as a `Router`, `c.listener`), `tonic` (`c.incoming`), `tonic-health` (`c.grpc_health`),
+//! `memory` (the embedded registry), `serde` (the report as JSON). A feature adds API and never changes
 //! behaviour.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Without the default features some of what the prose links to is not there.
@@ -75,11 +77,14 @@ mod deadline;
 mod error;
 mod exit;
 mod facade;
+#[cfg(feature = "tonic-health")]
+mod grpc_health;
 mod handle;
 mod hook;
 mod in_flight;
 #[cfg(feature = "middleware")]
 mod middleware;
+mod peers;
 mod phase;
 #[cfg(feature = "probe")]
 mod probe;
@@ -103,6 +108,9 @@ pub use budget::GracePeriod;
 pub use coordinator::{ShutdownCoordinator, ShutdownCoordinatorBuilder};
 pub use deadline::Deadline;
 pub use error::{BoxError, Error};
+#[cfg(feature = "tonic-health")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tonic-health")))]
+pub use grpc_health::GrpcHealth;
 pub use handle::{Guard, ShutdownHandle};
 pub use hook::{HookContext, HookName, LifecycleHook, TaskOutput};
 pub use in_flight::{Closed, InFlightGuard};

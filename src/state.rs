@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::budget::{Budget, Shares};
 use crate::deadline::Deadline;
 use crate::in_flight::InFlight;
+use crate::peers::Peers;
 use crate::phase::Phase;
 use crate::reason::Reason;
 use crate::report::{Draft, ShutdownReport};
@@ -127,6 +128,20 @@ pub enum Readiness {
     KeepServing,
 }
 
+impl Readiness {
+    /// Whether a readiness check passes in this phase.
+    #[cfg_attr(
+        not(any(feature = "probe", feature = "tonic-health")),
+        allow(dead_code)
+    )]
+    pub(crate) const fn passes(self, phase: Phase) -> bool {
+        match self {
+            Self::FailWhenStopping => phase.is_ready(),
+            Self::KeepServing => matches!(phase, Phase::Ready | Phase::PreStop | Phase::LameDuck),
+        }
+    }
+}
+
 /// What keeps stock servers from being told to drain: they close what is idle or untouched in the same instant.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Holdback {
@@ -134,6 +149,8 @@ pub(crate) struct Holdback {
     pub(crate) listeners: usize,
     /// Connections that are open.
     pub(crate) connections: usize,
+    /// Of these, connections on which all that goes on is exempt.
+    pub(crate) exempt: usize,
 }
 
 /// What rooms need to know and nothing below them does.
@@ -167,6 +184,8 @@ pub(crate) struct State {
     pub(crate) tally: Tally,
     /// Of listeners and connections that stock servers were given.
     pub(crate) holdback: watch::Sender<Holdback>,
+    /// These connections.
+    pub(crate) peers: Peers,
     draft: Mutex<Draft>,
 }
 
@@ -192,6 +211,7 @@ impl State {
             roster: Roster::new(),
             tally: Tally::default(),
             holdback: watch::Sender::default(),
+            peers: Peers::default(),
             draft: Mutex::new(Draft::new(timeline)),
         }
     }

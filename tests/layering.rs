@@ -17,8 +17,8 @@ const FLOORS: &[(&str, &[&str])] = &[
         ],
     ),
     ("parts", &["budget", "in_flight", "timeline", "signal"]),
-    // Both spread by the thread numbers of `in_flight`.
-    ("parts, upper", &["roster", "tally"]),
+    // The first two spread by the thread numbers of `in_flight`.
+    ("parts, upper", &["roster", "tally", "peers"]),
     ("record, lower", &["report"]),
     ("record", &["state"]),
     ("waist, lower", &["handle"]),
@@ -30,6 +30,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "middleware",
             "server",
             "probe",
+            "grpc_health",
             "registry::memory",
             "registry::http",
         ],

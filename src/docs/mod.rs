@@ -5,3 +5,6 @@ pub mod design {}
 
 #[doc = include_str!("connections.md")]
 pub mod connections {}
+
+#[doc = include_str!("grpc.md")]
+pub mod grpc {}

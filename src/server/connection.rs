@@ -183,6 +183,22 @@ impl Connection {
         }
     }
 
+    /// It does not hold the drain open any more, for who knows better than it what it does.
+    #[cfg(feature = "tonic")]
+    pub(super) fn release(&self) {
+        let guard = lock(&self.inner).guard.take();
+        drop(guard);
+    }
+
+    /// It does again. When the drain is over it is about to be cut.
+    #[cfg(feature = "tonic")]
+    pub(super) fn hold(&self) {
+        let mut inner = lock(&self.inner);
+        if inner.guard.is_none() && !inner.closed {
+            inner.guard = self.handle.state().in_flight.enter().ok();
+        }
+    }
+
     /// Bytes have come.
     fn heard(&self, bytes: u64, is_http2: bool) {
         let before = self.received.fetch_add(bytes, Ordering::Relaxed);
@@ -367,6 +383,11 @@ impl<IO> Transport<IO> {
     #[cfg(feature = "tonic")]
     pub(super) const fn io(&self) -> &IO {
         &self.io
+    }
+
+    #[cfg(feature = "tonic")]
+    pub(super) const fn connection(&self) -> &Arc<Connection> {
+        &self.connection
     }
 
     #[cfg(any(feature = "axum", feature = "tonic"))]

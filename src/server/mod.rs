@@ -5,6 +5,8 @@ mod body;
 mod connection;
 mod handshakes;
 mod listener;
+#[cfg(feature = "tonic")]
+mod peer;
 mod serve_connection;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 mod stock;

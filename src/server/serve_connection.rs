@@ -19,7 +19,7 @@ use tower::util::Oneshot;
 use crate::handle::ShutdownHandle;
 use crate::phase::Phase;
 use crate::request::{
-    ConnectionInfo, Ending, Exempt, Head, has_no_body, is_asked_to_leave, say_close,
+    ConnectionInfo, Ending, Exempt, Head, has_no_body, is_asked_to_leave, is_exempt, say_close,
 };
 use crate::state::Signal;
 
@@ -188,10 +188,7 @@ impl<S: HttpService> hyper::service::Service<Request<Incoming>> for Counting<S> 
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let head = Head::of(&request);
-        let exempt = self
-            .exempt
-            .as_ref()
-            .is_some_and(|is_exempt| is_exempt(head));
+        let exempt = is_exempt(self.exempt.as_ref(), head);
         let ticket = self.connection.request_began(head, exempt);
         let (version, method) = (request.version(), request.method().clone());
         let info = ConnectionInfo::new(self.connection.peer, self.connection.clone(), ticket.key);

@@ -15,6 +15,8 @@ use crate::state::{Holdback, State};
 
 use super::acceptor::Acceptor;
 use super::connection::Transport;
+#[cfg(feature = "tonic")]
+use super::peer::StockPeer;
 
 /// One count in the state's holdback, for as long as it lives.
 #[derive(Debug)]
@@ -70,6 +72,8 @@ impl DrainListener {
         let (_, transport) = next?;
         Some(DrainStream {
             transport,
+            #[cfg(feature = "tonic")]
+            _peer: None,
             _held: Held::new(&self.handle, |held| &mut held.connections),
         })
     }
@@ -86,6 +90,9 @@ impl fmt::Debug for DrainListener {
 /// A connection of a [`DrainListener`]: in flight until it is dropped; it fails once it is cut.
 pub struct DrainStream {
     transport: Transport<TcpStream>,
+    /// Where requests know by which connection they came.
+    #[cfg(feature = "tonic")]
+    _peer: Option<StockPeer>,
     _held: Held,
 }
 
@@ -191,7 +198,11 @@ impl DrainIncoming {
     pub(crate) fn new(handle: &ShutdownHandle, listener: TcpListener) -> Self {
         let listener = DrainListener::new(handle, listener);
         let connections = futures::stream::unfold(listener, |mut listener| async move {
-            listener.next().await.map(|stream| (Ok(stream), listener))
+            let mut stream = listener.next().await?;
+            let pair = stream.transport.io().local_addr().ok().zip(stream.peer());
+            let connection = stream.transport.connection().clone();
+            stream._peer = pair.map(|pair| StockPeer::enter(&listener.handle, pair, connection));
+            Some((Ok(stream), listener))
         });
         Self(Box::pin(connections))
     }

@@ -59,8 +59,8 @@
 //! # Cargo features
 //!
 //! Default: `signal`, `server` (with `middleware`), `probe`. Opt-in: `axum` (`ConnectInfo` on the own loop, the probes
-//! as a `Router`, `c.listener`), `tonic` (`c.incoming`), `tonic-health` (`c.grpc_health`),
-//! `memory` (the embedded registry), `serde` (the report as JSON). A feature adds API and never changes
+//! as a `Router`, `c.listener`), `tonic` (`c.incoming`), `tonic-health` (`c.grpc_health`), `memory` (the embedded registry),
+//! `consul`, `serde` (the report as JSON). A feature adds API and never changes
 //! behaviour.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Without the default features some of what the prose links to is not there.

@@ -121,7 +121,7 @@ pub enum LeaveOutcome {
     AlreadyGone,
     /// No answer says whether it is gone.
     Unknown,
-    /// The registry refused.
+    /// It is not gone: the registry refused, or was not reached.
     Failed,
     /// The instance had never been registered.
     Skipped,

@@ -31,6 +31,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "server",
             "probe",
             "grpc_health",
+            "registry::consul",
             "registry::memory",
             "registry::http",
         ],
@@ -40,7 +41,10 @@ const FLOORS: &[(&str, &[&str])] = &[
 ];
 
 /// What stands in a room and is shared with its neighbours: the one HTTP client under all HTTP registries.
-const CLOSETS: &[(&str, &str)] = &[("registry::memory", "registry::http")];
+const CLOSETS: &[(&str, &str)] = &[
+    ("registry::consul", "registry::http"),
+    ("registry::memory", "registry::http"),
+];
 
 #[test]
 fn every_import_goes_down() {

@@ -188,6 +188,7 @@ impl Actor {
                 .await
             {
                 Some(Ok(registration)) => {
+                    lock(&self.known).listed_until = listed_for(&*registration);
                     tracing::info!(
                         registry = %self.name,
                         instance = self.instance.id(),
@@ -288,58 +289,54 @@ impl Actor {
     async fn leave(&mut self, mut registration: Box<dyn Registration>) -> Known {
         let stop = self.state.signal().stop;
         let mut pause = Duration::from_millis(20);
+        // An attempt without an answer may still be heard, whatever becomes of the next one.
+        let mut unsure = false;
         self.note(
             LeaveOutcome::Unknown,
             Some("no answer in the time there was".into()),
         );
         while let Some(stop) = stop {
             let attempt = stop.shares.leave_attempt();
-            let by = stop.leave_by.min(Deadline::after(attempt));
-            let (outcome, error) = match by
+            let in_time = || stop.leave_by.min(Deadline::after(attempt));
+            let by = in_time();
+            let answer = by
                 .bound(caught(async { registration.deregister(by).await }))
                 .await
-            {
-                Some(Ok(gone)) => match listed(&mut *registration, by).await {
-                    Ok(Some(true)) => (
-                        LeaveOutcome::Failed,
-                        "deregistered, but still listed".to_owned(),
-                    ),
+                .unwrap_or_else(|| {
+                    let message = format!("no answer within {attempt:?}");
+                    Err(RegistryError::unknown(message))
+                });
+            let mut error = match answer {
+                Ok(gone) => match listed(&mut *registration, by).await {
+                    Ok(Some(true)) => {
+                        unsure = false;
+                        "deregistered, but still listed".to_owned()
+                    }
                     // A registry that cannot be asked, or does not answer now, has said that it removed the entry.
-                    Ok(_) | Err(_) => {
-                        return self.note(
-                            match gone {
-                                Gone::Removed => LeaveOutcome::Removed,
-                                Gone::AlreadyGone => LeaveOutcome::AlreadyGone,
-                            },
-                            None,
-                        );
-                    }
+                    Ok(_) | Err(_) => return self.note(gone.into(), None),
                 },
-                Some(Err(error)) => (LeaveOutcome::Failed, error.to_string()),
-                None => {
-                    self.note(
-                        LeaveOutcome::Unknown,
-                        Some(format!("no answer within {attempt:?}")),
-                    );
-                    // A time-out means unknown: it may be gone. Ask before trying again.
-                    let by = stop.leave_by.min(Deadline::after(attempt));
-                    if let Ok(Some(false)) = listed(&mut *registration, by).await {
-                        return self.note(LeaveOutcome::Removed, None);
+                Err(error) if error.is_unknown() => {
+                    self.note(LeaveOutcome::Unknown, Some(error.to_string()));
+                    let by = in_time();
+                    match listed(&mut *registration, by).await {
+                        Ok(Some(false)) => return self.note(LeaveOutcome::Removed, None),
+                        Ok(Some(true)) => unsure = false,
+                        Ok(None) | Err(_) => unsure = true,
                     }
-                    (
-                        LeaveOutcome::Unknown,
-                        format!("no answer within {attempt:?}"),
-                    )
+                    error.to_string()
                 }
+                Err(error) => error.to_string(),
             };
             tracing::warn!(registry = %self.name, error, "not left yet");
+            let outcome = if unsure {
+                error += "; it may have been heard";
+                LeaveOutcome::Unknown
+            } else {
+                LeaveOutcome::Failed
+            };
             let known = self.note(outcome, Some(error));
-            if stop
-                .leave_by
-                .bound(tokio::time::sleep(jittered(pause)))
-                .await
-                .is_none()
-            {
+            let pausing = tokio::time::sleep(jittered(pause));
+            if stop.leave_by.bound(pausing).await.is_none() {
                 return known;
             }
             pause *= 2;
@@ -352,6 +349,22 @@ impl Actor {
         (known.outcome, known.error) = (outcome, error);
         known.clone()
     }
+}
+
+impl From<Gone> for LeaveOutcome {
+    fn from(gone: Gone) -> Self {
+        match gone {
+            Gone::Removed => Self::Removed,
+            Gone::AlreadyGone => Self::AlreadyGone,
+        }
+    }
+}
+
+/// Until when it is listed if nothing more is heard. A panic is no answer (S8).
+fn listed_for(registration: &dyn Registration) -> Option<Instant> {
+    let asked = std::panic::catch_unwind(AssertUnwindSafe(|| registration.listed_for()));
+    let length = asked.ok().flatten()?;
+    Some(Deadline::after(length).instant())
 }
 
 async fn listed(

@@ -8,3 +8,6 @@ pub mod connections {}
 
 #[doc = include_str!("grpc.md")]
 pub mod grpc {}
+
+#[doc = include_str!("registries.md")]
+pub mod registries {}

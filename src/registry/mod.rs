@@ -10,6 +10,9 @@ use crate::error::BoxError;
 
 mod instance;
 
+#[cfg(feature = "consul")]
+#[cfg_attr(docsrs, doc(cfg(feature = "consul")))]
+pub mod consul;
 #[cfg(feature = "_registry-http")]
 mod http;
 #[cfg(feature = "memory")]
@@ -50,10 +53,39 @@ pub trait Registry: Send + Sync + 'static {
     ) -> Result<Box<dyn Registration>, RegistryError>;
 }
 
+/// Which registry it is can be a matter of configuration.
+#[async_trait]
+impl<R: Registry + ?Sized> Registry for Box<R> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn visibility(&self) -> Duration {
+        (**self).visibility()
+    }
+
+    async fn register(
+        &self,
+        instance: &Instance,
+        by: Deadline,
+    ) -> Result<Box<dyn Registration>, RegistryError> {
+        (**self).register(instance, by).await
+    }
+}
+
 /// One instance in one registry. The coordinator's actor owns it: heartbeats and the deregistration are calls on
 /// `&mut self`, so that no heartbeat can overtake the deregistration and bring the instance back (S6).
 #[async_trait]
 pub trait Registration: Send + 'static {
+    /// How long the registry lists the instance after [`register`](Registry::register) if it hears nothing more. Asked
+    /// once; every heartbeat says it anew. So it is known when a stop comes right after the registration and the
+    /// registry does not answer.
+    ///
+    /// Default: `None`, it is not known before the first heartbeat, which follows at once.
+    fn listed_for(&self) -> Option<Duration> {
+        None
+    }
+
     /// Keeps the registration alive.
     ///
     /// # Errors
@@ -65,8 +97,8 @@ pub trait Registration: Send + 'static {
     ///
     /// # Errors
     ///
-    /// When it is not known whether it is gone; the coordinator asks [`is_listed`](Self::is_listed) and tries again
-    /// within the leave budget.
+    /// When it is not gone, or that is not known ([`RegistryError::unknown`], or no answer by the deadline): then the
+    /// coordinator asks [`is_listed`](Self::is_listed). In both cases it tries again within the leave budget.
     async fn deregister(&mut self, by: Deadline) -> Result<Gone, RegistryError>;
 
     /// Marks the instance as unwilling to take traffic, while it stays registered.
@@ -117,27 +149,46 @@ pub enum Gone {
 #[derive(Debug)]
 pub struct RegistryError {
     message: String,
-    unsupported: bool,
+    kind: ErrorKind,
     source: Option<BoxError>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ErrorKind {
+    /// It was not done.
+    Failed,
+    /// It may have been done.
+    Unknown,
+    Unsupported,
+}
+
 impl RegistryError {
-    /// An error with this message: what was tried, on what, what came back.
+    /// What was asked was not done: the registry refused, or was not reached. The message says what was tried, on what,
+    /// what came back.
     #[must_use]
     pub fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            unsupported: false,
-            source: None,
-        }
+        Self::of(ErrorKind::Failed, message)
+    }
+
+    /// It is not known whether what was asked was done: no answer came in time, or the connection broke before one. A
+    /// registry that was frozen does it when it wakes.
+    #[must_use]
+    pub fn unknown(message: impl Into<String>) -> Self {
+        Self::of(ErrorKind::Unknown, message)
     }
 
     /// The registry has no such operation.
     #[must_use]
     pub fn unsupported(operation: &str) -> Self {
+        let message = format!("{operation} is not supported");
+        Self::of(ErrorKind::Unsupported, message)
+    }
+
+    fn of(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
-            unsupported: true,
-            ..Self::new(format!("{operation} is not supported"))
+            message: message.into(),
+            kind,
+            source: None,
         }
     }
 
@@ -148,10 +199,16 @@ impl RegistryError {
         self
     }
 
+    /// Whether what was asked may have been done all the same.
+    #[must_use]
+    pub const fn is_unknown(&self) -> bool {
+        matches!(self.kind, ErrorKind::Unknown)
+    }
+
     /// Whether the registry has no such operation, so that trying again is useless.
     #[must_use]
     pub const fn is_unsupported(&self) -> bool {
-        self.unsupported
+        matches!(self.kind, ErrorKind::Unsupported)
     }
 }
 

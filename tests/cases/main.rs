@@ -19,6 +19,7 @@ mod http2;
 mod page;
 mod race;
 mod requests;
+mod stalls;
 mod upgrades;
 
 use std::fmt::Write as _;
@@ -55,6 +56,27 @@ fn chosen(few_descriptors: bool) -> Vec<Case> {
 /// So many at once: they mostly wait, and two cores must keep their times.
 const AT_ONCE: usize = 10;
 
+/// So often is a case run again, alone, when the machine stood still in the middle of it.
+const AGAIN: usize = 4;
+
+type Result = std::result::Result<harness::Seen, String>;
+
+/// Where a case failed among others it is run again alone, and there a failure counts, unless the machine stood still.
+/// Both are said aloud.
+async fn alone(case: &Case, path: Path, mut why: String) -> Result {
+    let name = case.name;
+    for _ in 0..AGAIN {
+        support::say(&format!("AGAIN: {name} [{path:?}]: {why}"));
+        let since = stalls::Since::now();
+        let result = harness::run(case, path).await;
+        let (Err(failed), Some(stalled)) = (&result, since.longest()) else {
+            return result;
+        };
+        why = format!("{failed}\n(the machine stood still for {stalled:.0?})");
+    }
+    Err(why)
+}
+
 async fn run_all(cases: Vec<Case>, at_once: usize) {
     let runs: Vec<_> = cases
         .into_iter()
@@ -64,16 +86,21 @@ async fn run_all(cases: Vec<Case>, at_once: usize) {
     let results = futures::stream::iter(runs)
         .map(|(case, path)| async move {
             let result = harness::run(&case, path).await;
-            (format!("{} [{path:?}]", case.name), result)
+            (case, path, result)
         })
         .buffer_unordered(at_once)
         .collect::<Vec<_>>()
         .await;
     let mut failed = String::new();
-    for (name, result) in &results {
+    for (case, path, result) in results {
+        let result = match result {
+            Ok(seen) => Ok(seen),
+            Err(why) => alone(&case, path, why).await,
+        };
+        let name = case.name;
         match result {
-            Ok(seen) => println!("{name}: {seen}"),
-            Err(why) => writeln!(failed, "{name}: {why}").unwrap(),
+            Ok(seen) => println!("{name} [{path:?}]: {seen}"),
+            Err(why) => writeln!(failed, "{name} [{path:?}]: {why}").unwrap(),
         }
     }
     assert!(failed.is_empty(), "\n{failed}");

@@ -51,6 +51,8 @@ pub(crate) struct HttpClient {
 struct Progress {
     server: usize,
     step: &'static str,
+    /// A server may have heard the call.
+    heard: bool,
     /// What happened at the servers before this one.
     failed: Vec<String>,
 }
@@ -102,7 +104,8 @@ impl HttpClient {
     ///
     /// # Errors
     ///
-    /// When no server answered by then. One may have heard the call all the same.
+    /// When no server answered by then: [unknown](RegistryError::unknown) where one may have heard the call all the
+    /// same.
     ///
     /// # Cancel safety
     ///
@@ -112,6 +115,7 @@ impl HttpClient {
         let mut progress = Progress {
             server: 0,
             step: "connecting",
+            heard: false,
             failed: Vec::new(),
         };
         if let Some(outcome) = by.bound(self.ask_all(call, by, &mut progress)).await {
@@ -124,7 +128,7 @@ impl HttpClient {
             call.shown(&self.servers[progress.server]),
             progress.step
         ));
-        Err(RegistryError::new(progress.failed.join("; ")))
+        Err(progress.error())
     }
 
     async fn ask_all(
@@ -155,7 +159,7 @@ impl HttpClient {
                 }
             }
         }
-        Err(RegistryError::new(progress.failed.join("; ")))
+        Err(progress.error())
     }
 
     /// Asks one server, on the idle connection if that leads to it.
@@ -191,14 +195,18 @@ impl HttpClient {
         let server = &self.servers[progress.server];
         let request = call.request(server, &self.headers)?;
         progress.step = "waiting for the answer";
+        let heard_before = std::mem::replace(&mut progress.heard, true);
         let answer = connection.sender.send_request(request).await;
-        let (head, body) = answer
-            .map_err(|error| Failure {
-                // Canceled: never sent. What answers with something else than HTTP would do so again.
+        let answer = answer.map_err(|error| {
+            // Canceled: never sent.
+            progress.heard = heard_before || !error.is_canceled();
+            Failure {
+                // What answers with something else than HTTP would do so again.
                 go_on: error.is_canceled() || (call.is_idempotent() && !error.is_parse()),
                 what: chain(&error),
-            })?
-            .into_parts();
+            }
+        })?;
+        let (head, body) = answer.into_parts();
         progress.step = "reading the body of the answer";
         let body = Limited::new(body, BODY_LIMIT).collect().await;
         let body = body.map_err(|error| Failure {
@@ -226,6 +234,17 @@ impl HttpClient {
         let _ = self
             .preferred
             .compare_exchange(server, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+impl Progress {
+    fn error(&self) -> RegistryError {
+        let message = self.failed.join("; ");
+        if self.heard {
+            RegistryError::unknown(message)
+        } else {
+            RegistryError::new(message)
+        }
     }
 }
 

@@ -117,6 +117,10 @@ impl OverHttp {
 
 #[async_trait]
 impl Registration for OverHttp {
+    fn listed_for(&self) -> Option<Duration> {
+        Some(self.ttl)
+    }
+
     async fn heartbeat(&mut self, by: Deadline) -> Result<Beat, RegistryError> {
         let is_listed = self.ask(Method::PUT, "/heartbeat", by).await?;
         Ok(beat(is_listed, self.ttl))

@@ -260,6 +260,10 @@ struct InProcess {
 
 #[async_trait]
 impl Registration for InProcess {
+    fn listed_for(&self) -> Option<Duration> {
+        Some(self.registry.ttl)
+    }
+
     async fn heartbeat(&mut self, _by: Deadline) -> Result<Beat, RegistryError> {
         let is_listed = self.registry.beat(&self.service, &self.id);
         Ok(beat(is_listed, self.registry.ttl))

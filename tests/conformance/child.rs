@@ -1,0 +1,129 @@
+//! A service in a process of its own: this binary, started again. It registers one instance and says how it gets on.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::time::Duration;
+
+use prestop::registry::Instance;
+use prestop::{GracePeriod, Phase, ShutdownCoordinator};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::timeout;
+
+use crate::fixture::Fixture;
+use crate::server::BOUND;
+
+const REGISTRY: &str = "PRESTOP_TEST_REGISTRY";
+const TTL: &str = "PRESTOP_TEST_TTL_MS";
+const SERVICE: &str = "PRESTOP_TEST_SERVICE";
+const ADDRESS: &str = "PRESTOP_TEST_ADDRESS";
+const SCENE: &str = "PRESTOP_TEST_SCENE";
+
+/// A running child. Killed when it is dropped.
+pub struct Process {
+    child: Child,
+    out: Lines<BufReader<ChildStdout>>,
+}
+
+impl Process {
+    /// `module` is the test module with the `child` to start.
+    pub fn start(
+        module: &str,
+        registry: SocketAddr,
+        ttl: Duration,
+        service: &str,
+        address: SocketAddr,
+        scene: &str,
+    ) -> Self {
+        // libtest leaves the crate's name out.
+        let test = module.split_once("::").unwrap().1;
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", &format!("{test}::child")])
+            .args(["--ignored", "--nocapture", "--test-threads=1"])
+            .env(REGISTRY, registry.to_string())
+            .env(TTL, ttl.as_millis().to_string())
+            .env(SERVICE, service)
+            .env(ADDRESS, address.to_string())
+            .env(SCENE, scene)
+            .env_remove("KUBERNETES_SERVICE_HOST")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, out }
+    }
+
+    /// Waits until it says this.
+    pub async fn says(&mut self, what: &str) {
+        let said = async {
+            while let Some(line) = self.out.next_line().await.unwrap() {
+                if line.ends_with(&format!("| {what}")) {
+                    return;
+                }
+            }
+            panic!("the child ended without saying {what:?}");
+        };
+        let said = timeout(BOUND, said).await;
+        said.unwrap_or_else(|_| panic!("waited {BOUND:?} for the child to say {what:?}"));
+    }
+
+    pub fn send(&self, signal: Signal) {
+        let pid = self.child.id().and_then(|pid| Pid::from_raw(pid as i32));
+        kill_process(pid.expect("it runs"), signal).unwrap();
+    }
+
+    /// Its exit code; `None` when a signal ended it.
+    pub async fn ended(mut self) -> Option<i32> {
+        let ended = timeout(BOUND, self.child.wait()).await;
+        ended.expect("the child ends").unwrap().code()
+    }
+}
+
+fn say(what: &str) {
+    let mut out = std::io::stdout();
+    writeln!(out, "| {what}")
+        .and_then(|()| out.flush())
+        .unwrap();
+}
+
+/// The child's program.
+pub fn main<F: Fixture>() {
+    let Ok(scene) = std::env::var(SCENE) else {
+        return;
+    };
+    let var = |name: &str| std::env::var(name).unwrap();
+    let ttl = Duration::from_millis(var(TTL).parse().unwrap());
+    let instance = Instance::new(var(SERVICE), var(ADDRESS).parse().unwrap());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let c = ShutdownCoordinator::builder()
+            .grace_period(GracePeriod::from_secs(30).unwrap())
+            .registry(F::registry(var(REGISTRY).parse().unwrap(), ttl), instance)
+            .build()
+            .unwrap();
+        let h = c.handle();
+        match &*scene {
+            "serve" => {}
+            other => panic!("there is no scene {other:?}"),
+        }
+        tokio::spawn({
+            let h = h.clone();
+            async move {
+                h.wait_for(Phase::Ready).await;
+                say("ready");
+            }
+        });
+        let report = c.run(h.draining()).await.unwrap();
+        say(&report.registries[0].outcome.to_string());
+        report.exit()
+    });
+}

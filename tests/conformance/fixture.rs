@@ -1,0 +1,57 @@
+//! [`Fixture`]: what the suite has to know of a registry.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use prestop::registry::Registry;
+
+use crate::watcher::Seen;
+
+/// A kind of registry: how its server is run, how the adapter reaches it, how to see what clients see without the
+/// adapter.
+pub trait Fixture: Send + Sync + 'static {
+    /// What the adapter calls itself, [`Registry::name`].
+    const NAME: &'static str;
+    /// An expiry that the server takes as it is given, as short as that can be.
+    const TTL: Duration;
+    /// How many ports the server needs.
+    const PORTS: usize;
+    /// Whether the adapter speaks HTTP/1, so that 5xx can be answered in the server's place.
+    const HTTP: bool;
+
+    /// The server's program, if it is there.
+    fn program() -> Option<PathBuf>;
+
+    /// How the server is started on these ports of 127.0.0.1, with everything it writes in this directory. Clients are
+    /// to use the first port.
+    fn command(program: &Path, dir: &Path, ports: &[u16]) -> Command;
+
+    /// Whether it answers as a server that can be used.
+    fn is_ready(at: SocketAddr) -> impl Future<Output = bool> + Send;
+
+    /// The adapter under test, with entries that expire after `ttl`. Its visibility is zero, so that stops are short.
+    fn registry(at: SocketAddr, ttl: Duration) -> Box<dyn Registry>;
+
+    /// Tells `seen` the addresses that clients are given for `service`: at once, and after every change, until the
+    /// connection breaks; then it is called again. By long poll or watch where the server has one. An address that is
+    /// listed twice is told twice.
+    fn follow(
+        at: SocketAddr,
+        service: &str,
+        seen: &Seen,
+    ) -> impl Future<Output = io::Result<()>> + Send;
+}
+
+/// A program on `PATH`, or in one of the directories in which `.ci/run` puts what is not packaged.
+pub fn on_path(name: &str) -> Option<PathBuf> {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/consul/root/usr/bin");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain([own])
+        .map(|dir| dir.join(name))
+        .find(|program| program.is_file())
+}

@@ -1,0 +1,66 @@
+//! One suite that every adapter runs against its **real** server: a process of its own on free ports in a temporary
+//! directory, found on `PATH`. A server that is not there is skipped aloud, or fails the tests where `CI` is set.
+//!
+//! What clients see is read by a [`Watcher`](watcher::Watcher) that shares no code with the adapter. Nothing here is
+//! measured against the clock of a busy machine: tests wait for events and assert their order; the bounds are there to
+//! end a test that hangs. The figures are in an ignored test:
+//! `cargo test --release --all-features --test conformance -- --ignored --nocapture figures`.
+//!
+//! A new adapter: a file in `fixtures/` with a [`Fixture`](fixture::Fixture), and a line in `fixtures/mod.rs` and here.
+#![cfg(all(unix, not(loom), feature = "memory"))]
+// What may panic in a test may in its helpers; not every fixture uses every helper.
+#![allow(clippy::print_stdout, clippy::unwrap_used, dead_code, unreachable_pub)]
+
+mod child;
+mod contract;
+mod fixture;
+mod fixtures;
+mod raw;
+mod server;
+mod watcher;
+
+/// Every test of the suite for one fixture, in a module of its own.
+macro_rules! conformance {
+    ($module:ident: $fixture:ty) => {
+        mod $module {
+            conformance!(@tests $fixture:
+                a_registered_instance_is_seen_where_it_is,
+                a_deregistered_instance_is_gone_and_no_heartbeat_brings_it_back,
+                a_late_deregistration_leaves_the_successor_at_the_same_address,
+                an_instance_is_gone_before_its_process_ends,
+                a_killed_process_is_seen_until_its_entry_expires,
+                a_registry_that_is_down_at_the_start_gets_the_instance_when_it_is_up,
+                a_registry_that_is_down_at_the_stop_costs_at_most_the_leave_budget,
+                a_registry_that_is_frozen_at_the_stop_costs_at_most_the_leave_budget,
+                a_registry_that_forgot_the_instance_gets_it_again,
+                a_registry_that_comes_back_during_the_stop_does_not_get_the_instance_again,
+                no_stop_at_any_moment_is_followed_by_a_resurrection,
+            );
+
+            /// The program that some of the tests start: see `child.rs`.
+            #[test]
+            #[ignore = "a part of other tests"]
+            fn child() {
+                crate::child::main::<$fixture>();
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[ignore = "figures, for a quiet machine"]
+            async fn figures() {
+                crate::contract::figures::<$fixture>(module_path!()).await;
+            }
+        }
+    };
+    (@tests $fixture:ty: $($test:ident,)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                crate::contract::$test::<$fixture>(module_path!()).await;
+            }
+        )*
+    };
+}
+
+conformance!(memory: crate::fixtures::memory::Memory);
+#[cfg(feature = "consul")]
+conformance!(consul: crate::fixtures::consul::Consul);

@@ -1,0 +1,182 @@
+//! [`Server`]: one real server, as a process that can be frozen, killed and started again.
+
+use std::fs::File;
+use std::io::Write;
+use std::marker::PhantomData;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::{Instant, sleep};
+
+use crate::fixture::Fixture;
+
+/// Nothing in these tests takes this long, on the busiest of machines.
+pub const BOUND: Duration = Duration::from_secs(60);
+
+pub struct Server<F: Fixture> {
+    program: PathBuf,
+    ports: Vec<u16>,
+    dir: Scratch,
+    child: Option<Child>,
+    of: PhantomData<F>,
+}
+
+impl<F: Fixture> Server<F> {
+    /// A server that is ready; `None` (said aloud) when its program is not there.
+    pub async fn start() -> Option<Self> {
+        let mut server = Self::prepare()?;
+        // A port that was free may be taken by now.
+        for _ in 0..5 {
+            if server.try_up().await {
+                return Some(server);
+            }
+            server.ports = free_ports(F::PORTS);
+        }
+        panic!(
+            "{} could not be started. It said:\n{}",
+            F::NAME,
+            server.dir.log()
+        );
+    }
+
+    /// A server that is yet to be started, on ports that are its own.
+    pub fn prepare() -> Option<Self> {
+        let Some(program) = F::program() else {
+            let what = format!("the server of {} is not on PATH", F::NAME);
+            assert!(std::env::var_os("CI").is_none(), "{what}");
+            // Past libtest, which would keep it to itself.
+            let line = format!("SKIPPED: {what}\n");
+            std::io::stderr().write_all(line.as_bytes()).unwrap();
+            return None;
+        };
+        Some(Self {
+            program,
+            ports: free_ports(F::PORTS),
+            dir: Scratch::new(F::NAME),
+            child: None,
+            of: PhantomData,
+        })
+    }
+
+    /// Where clients reach it.
+    pub fn at(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.ports[0]).into()
+    }
+
+    /// Starts it on its ports.
+    pub async fn up(&mut self) {
+        assert!(
+            self.try_up().await,
+            "{} did not start again. It said:\n{}",
+            F::NAME,
+            self.dir.log()
+        );
+    }
+
+    async fn try_up(&mut self) -> bool {
+        assert!(self.child.is_none(), "it runs");
+        let data = self.dir.0.join("data");
+        std::fs::create_dir_all(&data).unwrap();
+        let log = File::create(self.dir.0.join("log")).unwrap();
+        let mut command = F::command(&self.program, &data, &self.ports);
+        command
+            .current_dir(&data)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            // Ctrl-C in a terminal goes to the test alone, which then ends its server.
+            .process_group(0);
+        self.child = Some(command.spawn().unwrap());
+        let begun = Instant::now();
+        while begun.elapsed() < BOUND {
+            if F::is_ready(self.at()).await {
+                return true;
+            }
+            if self.child.as_mut().unwrap().try_wait().unwrap().is_some() {
+                break;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        self.kill();
+        false
+    }
+
+    /// SIGSTOP: it accepts connections, since the kernel does, and answers nothing.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// SIGKILL, and waits for its end. What it knew is lost.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // An error means that it has ended by itself.
+            let _ = child.kill();
+            child.wait().unwrap();
+        }
+        let _ = std::fs::remove_dir_all(self.dir.0.join("data"));
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("it runs");
+        kill_process(Pid::from_child(child), signal).unwrap();
+    }
+}
+
+impl<F: Fixture> Drop for Server<F> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.dir.log();
+            let end = log.len().saturating_sub(4_000);
+            eprintln!("{} said at the end:\n{}", F::NAME, &log[end..]);
+        }
+        self.kill();
+    }
+}
+
+/// Ports below those that the kernel gives to clients, so that they are still free when a server starts again.
+fn free_ports(count: usize) -> Vec<u16> {
+    let mut ports = Vec::new();
+    while ports.len() < count {
+        let port = fastrand::u16(12_000..32_000);
+        if !ports.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            ports.push(port);
+        }
+    }
+    ports
+}
+
+/// A directory that is gone afterwards.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let unique = format!(
+            "prestop-{name}-{}-{:x}",
+            std::process::id(),
+            fastrand::u64(..)
+        );
+        let dir = std::env::temp_dir().join(unique);
+        std::fs::create_dir_all(&dir).unwrap();
+        Self(dir)
+    }
+
+    fn log(&self) -> String {
+        let log = std::fs::read(Path::new(&self.0).join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&log).replace(|c: char| !c.is_ascii(), "?")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

@@ -80,6 +80,8 @@ mod facade;
 #[cfg(feature = "tonic-health")]
 mod grpc_health;
 mod handle;
+#[cfg(any(feature = "axum", feature = "tonic"))]
+mod handler;
 mod hook;
 mod in_flight;
 #[cfg(feature = "middleware")]
@@ -100,6 +102,8 @@ mod server;
 #[cfg(feature = "signal")]
 mod signal;
 mod state;
+#[cfg(feature = "middleware")]
+mod stream;
 mod sync;
 mod tally;
 mod timeline;
@@ -112,18 +116,25 @@ pub use error::{BoxError, Error};
 #[cfg_attr(docsrs, doc(cfg(feature = "tonic-health")))]
 pub use grpc_health::GrpcHealth;
 pub use handle::{Guard, ShutdownHandle};
+#[cfg(feature = "websocket")]
+#[cfg_attr(docsrs, doc(cfg(feature = "websocket")))]
+pub use handler::DrainWebSocket;
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+pub use handler::NoStopSignal;
 pub use hook::{HookContext, HookName, LifecycleHook, TaskOutput};
 pub use in_flight::{Closed, InFlightGuard};
 #[cfg(feature = "middleware")]
 #[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
-pub use middleware::{DrainFuture, DrainLayer, DrainService};
+pub use middleware::{DrainFuture, DrainLayer, DrainService, StreamLayer, StreamService};
 pub use phase::Phase;
 #[cfg(feature = "probe")]
 #[cfg_attr(docsrs, doc(cfg(feature = "probe")))]
 pub use probe::Probes;
 pub use reason::Reason;
 pub use report::{
-    HookReport, LeaveOutcome, Outcome, RegistryReport, Requests, ShutdownReport, Stage, TaskReport,
+    HookReport, LeaveOutcome, Outcome, RegistryReport, Requests, ShutdownReport, Stage, Streams,
+    TaskReport,
 };
 #[cfg(feature = "middleware")]
 #[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
@@ -145,6 +156,12 @@ pub use server::{HttpService, Listener, Serve, serve};
 #[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
 pub use signal::Signals;
 pub use state::Readiness;
+#[cfg(feature = "middleware")]
+#[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
+pub use state::{LateRequests, TellAt};
+#[cfg(feature = "middleware")]
+#[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
+pub use stream::{StopSignal, StreamPolicy, UntilTold};
 pub use timeline::PhaseTime;
 
 /// The README's programs are compiled with the doc tests.

@@ -10,6 +10,7 @@ use crate::exit::exit;
 use crate::phase::Phase;
 use crate::reason::Reason;
 use crate::roster::{Straggler, WorkKind};
+use crate::tally::StreamSums;
 use crate::timeline::{PhaseTime, Timeline};
 
 /// When a hook runs.
@@ -177,8 +178,23 @@ pub struct Requests {
     pub cut: u64,
     /// Ended without a whole answer, not by the stop: the client went away, the handler panicked, its body failed.
     pub abandoned: u64,
-    /// Answered 503 because they came after the drain.
+    /// Answered 503 (gRPC: `UNAVAILABLE`) because they came after the drain, or in it where that was asked for with
+    /// [`LateRequests::Refuse`](crate::LateRequests::Refuse).
     pub refused: u64,
+}
+
+/// What became of streams that the stop reached: server-sent events, WebSockets, gRPC streams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Streams {
+    /// Told to end.
+    pub told: u64,
+    /// Of those, over before the end of the drain.
+    pub ended: u64,
+    /// Broken off: because their policy is [`StreamPolicy::Cut`](crate::StreamPolicy::Cut), or told and open still when
+    /// the drain was cut (those stand among the stragglers, too).
+    pub cut: u64,
 }
 
 /// What a stop did, and how long each part took.
@@ -217,6 +233,8 @@ pub struct ShutdownReport {
     pub main: Outcome,
     /// What became of the requests.
     pub requests: Requests,
+    /// What became of streams.
+    pub streams: Streams,
     /// What was in flight when the drain's time was up, and was cut; oldest first.
     pub stragglers: Vec<Straggler>,
 }
@@ -356,6 +374,14 @@ impl fmt::Display for ShutdownReport {
             "\n  requests: {} finished ({} while stopping), {} cut, {} refused, {} abandoned by client or handler",
             r.finished, r.finished_while_stopping, r.cut, r.refused, r.abandoned
         )?;
+        let streams = &self.streams;
+        if *streams != Streams::default() {
+            write!(
+                f,
+                "\n  streams: {} told to end, {} of them ended, {} cut",
+                streams.told, streams.ended, streams.cut
+            )?;
+        }
         for straggler in &self.stragglers {
             let what = if self.complete { "cut" } else { "in flight" };
             write!(f, "\n  {what}: {straggler}")?;
@@ -427,7 +453,12 @@ impl Draft {
     }
 
     /// The report as far as it is known now.
-    pub(crate) fn report(&self, grace: GracePeriod, tally: (u64, u64, u64)) -> ShutdownReport {
+    pub(crate) fn report(
+        &self,
+        grace: GracePeriod,
+        tally: (u64, u64, u64),
+        streams: StreamSums,
+    ) -> ShutdownReport {
         let now = Instant::now();
         let (phases, total) = self.timeline.stop(now);
         let (started, finished, refused) = tally;
@@ -457,11 +488,18 @@ impl Draft {
                 cut: cut_by_kind(&[WorkKind::Request, WorkKind::Upgrade]),
                 // Before the end they may just be in flight.
                 abandoned: if complete {
-                    unanswered.saturating_sub(cut_by_kind(&[WorkKind::Request]))
+                    unanswered
+                        .saturating_sub(cut_by_kind(&[WorkKind::Request]))
+                        .saturating_sub(streams.cut_by_policy)
                 } else {
                     0
                 },
                 refused,
+            },
+            streams: Streams {
+                told: streams.told,
+                ended: streams.ended,
+                cut: streams.cut + streams.cut_by_policy,
             },
             stragglers: self.stragglers.clone(),
         }

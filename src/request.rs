@@ -8,12 +8,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use http::{HeaderMap, Method, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use crate::error::BoxError;
 use crate::phase::Phase;
-use crate::state::State;
+use crate::state::{LateRequests, State};
+use crate::stream::{Piece, StreamBody};
 
 /// The head of a request, as a predicate sees it.
 #[derive(Clone, Copy, Debug)]
@@ -147,6 +150,14 @@ impl Ending {
         }
     }
 
+    /// Of an answer without a body.
+    pub(crate) const fn none() -> Self {
+        Self {
+            left: Some(0),
+            over: true,
+        }
+    }
+
     pub(crate) const fn is_over(&self) -> bool {
         self.over
     }
@@ -173,18 +184,19 @@ impl Ending {
 }
 
 pin_project! {
-    /// A response body that keeps its request in flight until it has ended or is dropped.
+    /// A response body that keeps its request in flight until it has ended or is dropped. A stream among them hears of
+    /// the stop.
     #[derive(Debug)]
     pub struct TrackedBody<B, T> {
         #[pin]
-        body: B,
+        body: StreamBody<B>,
         ending: Ending,
         ticket: T,
     }
 }
 
 impl<B: Body, T: Ticket> TrackedBody<B, T> {
-    pub(crate) fn new(body: B, ending: Ending, mut ticket: T) -> Self {
+    pub(crate) fn new(body: StreamBody<B>, ending: Ending, mut ticket: T) -> Self {
         if ending.is_over() {
             ticket.answered();
         }
@@ -196,16 +208,26 @@ impl<B: Body, T: Ticket> TrackedBody<B, T> {
     }
 }
 
-impl<B: Body, T: Ticket> Body for TrackedBody<B, T> {
+impl<B, T: Ticket> Body for TrackedBody<B, T>
+where
+    B: Body<Data: From<Bytes>, Error: Into<BoxError>>,
+{
     type Data = B::Data;
-    type Error = B::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         let mut this = self.project();
-        let frame = ready!(this.body.as_mut().poll_frame(cx));
+        let frame = ready!(this.body.as_mut().poll_frame(cx)).map(|frame| {
+            frame.map(|frame| {
+                frame.map_data(|piece| match piece {
+                    Piece::Theirs(data) => data,
+                    Piece::Ours(bytes) => bytes.into(),
+                })
+            })
+        });
         if this.ending.saw(&frame, this.body.is_end_stream()) {
             this.ticket.answered();
         }
@@ -241,6 +263,11 @@ pub(crate) fn is_asked_to_leave(state: &State, share: f64) -> bool {
         },
         Phase::Draining | Phase::Stopping | Phase::Stopped => true,
     }
+}
+
+/// Whether a request that arrives now is refused though the drain is on: as the service chose.
+pub(crate) fn is_refused(state: &State) -> bool {
+    state.phase() >= Phase::Draining && state.settings.late_requests == LateRequests::Refuse
 }
 
 /// Asks an HTTP/1 client to close the connection after this answer. On HTTP/2 the header is forbidden (RFC 9113,

@@ -13,11 +13,12 @@ use crate::deadline::Deadline;
 use crate::in_flight::InFlight;
 use crate::peers::Peers;
 use crate::phase::Phase;
+use crate::random::Spread;
 use crate::reason::Reason;
 use crate::report::{Draft, ShutdownReport};
 use crate::roster::Roster;
 use crate::sync::lock;
-use crate::tally::Tally;
+use crate::tally::{StreamTally, Tally};
 use crate::timeline::Timeline;
 
 /// How much of a hurry somebody is in. It only grows.
@@ -142,6 +143,32 @@ impl Readiness {
     }
 }
 
+/// When streams are told to end, those whose policy is [`StreamPolicy::Tell`](crate::StreamPolicy::Tell).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TellAt {
+    /// In the first half of the lame duck, each at its own moment, so that they do not come as a herd to the other
+    /// pods. A stream that begins in the lame duck is told in the drain: a client that was sent back to this pod is
+    /// told twice at the most.
+    LameDuck,
+    /// When the drain begins, within half of the linger (250 ms by default). By now nothing leads back to this pod, so
+    /// a client is interrupted once; and with or without a lame duck it is the same.
+    #[default]
+    Draining,
+}
+
+/// What becomes of a request that arrives in the drain, on a connection that is still open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LateRequests {
+    /// It is served: the client can't know, and not every client repeats what was refused.
+    #[default]
+    Serve,
+    /// It is answered `503` with `Retry-After: 1`, and on HTTP/1 `Connection: close`; gRPC gets `UNAVAILABLE`. For
+    /// services behind a gateway that repeats such requests elsewhere, and whose own take as long as a drain.
+    Refuse,
+}
+
 /// What keeps stock servers from being told to drain: they close what is idle or untouched in the same instant.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Holdback {
@@ -158,6 +185,8 @@ pub(crate) struct Holdback {
 pub(crate) struct Settings {
     pub(crate) linger: Duration,
     pub(crate) readiness: Readiness,
+    pub(crate) tell_at: TellAt,
+    pub(crate) late_requests: LateRequests,
 }
 
 impl Default for Settings {
@@ -166,6 +195,8 @@ impl Default for Settings {
             // Several times the longest round trip inside a cluster.
             linger: Duration::from_millis(500),
             readiness: Readiness::default(),
+            tell_at: TellAt::default(),
+            late_requests: LateRequests::default(),
         }
     }
 }
@@ -182,6 +213,10 @@ pub(crate) struct State {
     pub(crate) in_flight: InFlight,
     pub(crate) roster: Roster,
     pub(crate) tally: Tally,
+    pub(crate) streams: StreamTally,
+    /// The places of streams, in the order in which they ask for one.
+    #[cfg_attr(not(feature = "middleware"), allow(dead_code))]
+    pub(crate) stream_places: Spread,
     /// Of listeners and connections that stock servers were given.
     pub(crate) holdback: watch::Sender<Holdback>,
     /// These connections.
@@ -210,6 +245,8 @@ impl State {
             in_flight: InFlight::new(),
             roster: Roster::new(),
             tally: Tally::default(),
+            streams: StreamTally::default(),
+            stream_places: Spread::new(),
             holdback: watch::Sender::default(),
             peers: Peers::default(),
             draft: Mutex::new(Draft::new(timeline)),
@@ -355,7 +392,7 @@ impl State {
 
     pub(crate) fn report(&self) -> ShutdownReport {
         let grace = self.budget().grace;
-        self.draft(|draft| draft.report(grace, self.tally.sums()))
+        self.draft(|draft| draft.report(grace, self.tally.sums(), self.streams.sums()))
     }
 
     /// The report for who ends the process now: what is in flight goes down with it.

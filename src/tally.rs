@@ -1,4 +1,5 @@
 //! [`Tally`]: how many requests were started, finished, refused. Sharded by thread like the count in flight.
+//! [`StreamTally`]: how many streams were told to end, and what became of them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -55,4 +56,55 @@ impl Tally {
             )
         })
     }
+}
+
+/// What became of streams that the stop reached. Counted once per stream and stop.
+#[derive(Debug, Default)]
+pub(crate) struct StreamTally {
+    told: AtomicU64,
+    ended: AtomicU64,
+    cut: AtomicU64,
+    cut_by_policy: AtomicU64,
+}
+
+// Counted at the request edge, which not every build has.
+#[cfg_attr(not(feature = "middleware"), allow(dead_code))]
+impl StreamTally {
+    pub(crate) fn told(&self) {
+        self.told.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Told, and over before the drain was cut.
+    pub(crate) fn ended(&self) {
+        self.ended.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Told, and still open at the cut.
+    pub(crate) fn cut(&self) {
+        self.cut.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Broken off because its policy says so.
+    pub(crate) fn cut_by_policy(&self) {
+        self.cut_by_policy.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sums(&self) -> StreamSums {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        StreamSums {
+            told: read(&self.told),
+            ended: read(&self.ended),
+            cut: read(&self.cut),
+            cut_by_policy: read(&self.cut_by_policy),
+        }
+    }
+}
+
+/// What a [`StreamTally`] has counted so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct StreamSums {
+    pub(crate) told: u64,
+    pub(crate) ended: u64,
+    pub(crate) cut: u64,
+    pub(crate) cut_by_policy: u64,
 }

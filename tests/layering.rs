@@ -22,12 +22,15 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("record, lower", &["report"]),
     ("record", &["state"]),
     ("waist, lower", &["handle"]),
-    ("waist", &["hook", "registry", "request"]),
+    ("waist", &["hook", "registry", "stream"]),
+    // A request's body may be a stream.
+    ("waist, upper", &["request"]),
     (
         "rooms",
         &[
             "coordinator",
             "middleware",
+            "handler",
             "server",
             "probe",
             "grpc_health",

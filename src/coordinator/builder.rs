@@ -99,6 +99,26 @@ impl ShutdownCoordinatorBuilder {
         self
     }
 
+    /// When streams are told to end whose policy is [`StreamPolicy::Tell`](crate::StreamPolicy::Tell): server-sent
+    /// events and WebSockets by default. Default: [`TellAt::Draining`](crate::TellAt::Draining), which interrupts
+    /// each client once. A route says otherwise with [`StreamLayer::at`](crate::StreamLayer::at).
+    #[cfg(feature = "middleware")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
+    pub const fn tell_streams_at(mut self, at: crate::state::TellAt) -> Self {
+        self.settings.tell_at = at;
+        self
+    }
+
+    /// What becomes of requests that arrive in the drain, on connections that are still open. Default:
+    /// [`LateRequests::Serve`](crate::LateRequests::Serve). Exempt ones are served either way, guards and tasks are
+    /// admitted (S13), and no request is refused before the drain.
+    #[cfg(feature = "middleware")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
+    pub const fn late_requests(mut self, late: crate::state::LateRequests) -> Self {
+        self.settings.late_requests = late;
+        self
+    }
+
     /// Whether `/readyz` fails when the stop begins. Default: [`Readiness::FailWhenStopping`](crate::Readiness).
     pub const fn readiness(mut self, readiness: crate::state::Readiness) -> Self {
         self.settings.readiness = readiness;

@@ -1,25 +1,32 @@
 //! [`DrainLayer`]: the request edge for stock servers, and for what only a route can say.
 
+mod stream_layer;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
-use http::{Request, Response, StatusCode, Version};
+use bytes::Bytes;
+use http::{Method, Request, Response, Version};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
+use crate::error::BoxError;
 use crate::handle::{Guard, ShutdownHandle};
 use crate::peers::Peer;
 use crate::request::{
     ConnectionInfo, Ending, Exempt, Head, Ticket, TrackedBody, has_no_body, is_asked_to_leave,
-    is_exempt, say_close,
+    is_exempt, is_refused, say_close,
 };
 use crate::roster::{Straggler, Work, WorkKind};
+use crate::stream::{StopSignal, StreamBody, is_grpc, refusal};
 use crate::sync::lock;
+
+pub use stream_layer::{StreamLayer, StreamService};
 
 /// Counts requests in flight, from their head to the end of their response body, and asks HTTP/1 clients to leave
 /// from the lame duck on (`Connection: close`).
@@ -93,7 +100,7 @@ pub struct DrainService<S> {
 impl<S, A, B> Service<Request<A>> for DrainService<S>
 where
     S: Service<Request<A>, Response = Response<B>>,
-    B: Body + Default,
+    B: Body<Data: From<Bytes>, Error: Into<BoxError>>,
 {
     type Response = Response<TrackedBody<B, LayerTicket>>;
     type Error = S::Error;
@@ -106,8 +113,7 @@ where
     fn call(&mut self, mut request: Request<A>) -> Self::Future {
         let head = Head::of(&request);
         let exempt = is_exempt(self.layer.exempt.as_ref(), head);
-        let no_body = request.method() == http::Method::HEAD;
-        let version = request.version();
+        let (version, method) = (request.version(), request.method().clone());
         let handle = &self.layer.handle;
         let extensions = request.extensions();
         let ticket = match (extensions.get::<ConnectionInfo>(), extensions.get::<Held>()) {
@@ -124,6 +130,7 @@ where
                 Some(LayerTicket::counted_elsewhere())
             }
             (None, None) if exempt => Some(LayerTicket::exempt(By::find(handle, &request, true))),
+            (None, None) if is_refused(handle.state()) => None,
             (None, None) => {
                 LayerTicket::count(handle, head.route(), By::find(handle, &request, false))
             }
@@ -134,17 +141,27 @@ where
         }
         let Some(ticket) = ticket else {
             handle.state().tally.refused();
+            let grpc = is_grpc(request.headers());
             return DrainFuture {
-                state: FutureState::Refused { version },
+                state: FutureState::Refused { version, grpc },
                 handle: handle.clone(),
             };
+        };
+        // Whoever was asked first has it: its body hears of the stop, and no other.
+        let stop = if request.extensions().get::<StopSignal>().is_some() {
+            None
+        } else {
+            let stop = StopSignal::new(handle);
+            request.extensions_mut().insert(stop.clone());
+            Some(stop)
         };
         DrainFuture {
             handle: handle.clone(),
             state: FutureState::Called {
                 future: self.inner.call(request),
                 ticket: Some(ticket),
-                no_body,
+                stop,
+                method,
                 version,
             },
         }
@@ -163,8 +180,15 @@ pin_project! {
 pin_project! {
     #[project = FutureStateProj]
     enum FutureState<F> {
-        Called { #[pin] future: F, ticket: Option<LayerTicket>, no_body: bool, version: Version },
-        Refused { version: Version },
+        Called {
+            #[pin]
+            future: F,
+            ticket: Option<LayerTicket>,
+            stop: Option<StopSignal>,
+            method: Method,
+            version: Version,
+        },
+        Refused { version: Version, grpc: bool },
     }
 }
 
@@ -177,7 +201,7 @@ impl<F> fmt::Debug for DrainFuture<F> {
 impl<F, B, E> Future for DrainFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
-    B: Body + Default,
+    B: Body,
 {
     type Output = Result<Response<TrackedBody<B, LayerTicket>>, E>;
 
@@ -187,7 +211,8 @@ where
             FutureStateProj::Called {
                 future,
                 ticket,
-                no_body,
+                stop,
+                method,
                 version,
             } => {
                 let mut response = ready!(future.poll(cx))?;
@@ -197,22 +222,16 @@ where
                 if ticket.asks_to_leave(this.handle) {
                     say_close(*version, response.headers_mut());
                 }
-                let empty = *no_body || has_no_body(&http::Method::GET, response.status());
+                let empty = has_no_body(method, response.status());
                 let ending = Ending::of(&response, empty);
+                let response = StreamBody::of(stop.as_ref(), method, response);
                 response.map(|body| TrackedBody::new(body, ending, ticket))
             }
-            FutureStateProj::Refused { version } => {
-                let response = Response::new(B::default());
-                let ending = Ending::of(&response, true);
+            FutureStateProj::Refused { version, grpc } => {
                 let ticket = LayerTicket::counted_elsewhere();
-                let mut response = response.map(|body| TrackedBody::new(body, ending, ticket));
-                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-                let headers = response.headers_mut();
-                headers.insert(
-                    http::header::RETRY_AFTER,
-                    http::HeaderValue::from_static("1"),
-                );
-                say_close(*version, headers);
+                let body = TrackedBody::new(StreamBody::empty(), Ending::none(), ticket);
+                let mut response = refusal(*grpc, body);
+                say_close(*version, response.headers_mut());
                 response
             }
         }))

@@ -11,7 +11,9 @@ use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use crate::error::BoxError;
 use crate::request::Ending;
+use crate::stream::{Piece, StreamBody};
 
 use super::connection::RequestTicket;
 
@@ -19,7 +21,7 @@ pin_project! {
     /// The response body that hyper sees.
     pub(super) struct ServedBody<B> {
         #[pin]
-        body: B,
+        body: StreamBody<B>,
         ending: Ending,
         ticket: Hold,
     }
@@ -55,7 +57,16 @@ impl Hold {
 }
 
 impl<B: Body> ServedBody<B> {
-    pub(super) fn new(body: B, ending: Ending, ticket: RequestTicket) -> Self {
+    /// Of an answer that is ours, to a request that counts for nothing.
+    pub(super) const fn refusal() -> Self {
+        Self {
+            body: StreamBody::empty(),
+            ending: Ending::none(),
+            ticket: Hold::Gone,
+        }
+    }
+
+    pub(super) fn new(body: StreamBody<B>, ending: Ending, ticket: RequestTicket) -> Self {
         if ending.is_over() {
             ticket.ended();
         }
@@ -67,14 +78,17 @@ impl<B: Body> ServedBody<B> {
     }
 }
 
-impl<B: Body> Body for ServedBody<B> {
+impl<B> Body for ServedBody<B>
+where
+    B: Body<Error: Into<BoxError>>,
+{
     type Data = ServedData<B::Data>;
-    type Error = B::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<Self::Data>, BoxError>>> {
         let mut this = self.project();
         let frame = ready!(this.body.as_mut().poll_frame(cx));
         let over = this.ending.saw(&frame, this.body.is_end_stream());
@@ -106,7 +120,7 @@ impl<B: Body> Body for ServedBody<B> {
 
 /// Bytes of an answer that are still to be sent.
 pub(super) struct ServedData<D: Buf> {
-    data: D,
+    data: Piece<D>,
     ticket: Hold,
 }
 

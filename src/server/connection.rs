@@ -171,6 +171,20 @@ impl Connection {
         }
     }
 
+    /// A whole head has arrived, and its answer is a refusal. Its bytes were seen: what comes next is a new head.
+    pub(super) fn request_refused(&self, head: Head<'_>) {
+        self.handle.state().tally.refused();
+        let received = self.received();
+        let mut inner = lock(&self.inner);
+        inner.version = Some(head.version);
+        if inner.requests.is_empty() {
+            inner.seen = received;
+            inner.idle_since = Instant::now();
+        }
+        drop(inner);
+        self.epoch.fetch_add(1, Ordering::Release);
+    }
+
     /// The drain is held open by connections that were not used for exempt work alone, but not by exempt work. Taken
     /// up again it may be too late: then the drain is over, and the connection is about to be cut.
     fn hold_for(&self, inner: &mut Inner) {

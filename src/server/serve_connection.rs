@@ -19,9 +19,11 @@ use tower::util::Oneshot;
 use crate::handle::ShutdownHandle;
 use crate::phase::Phase;
 use crate::request::{
-    ConnectionInfo, Ending, Exempt, Head, has_no_body, is_asked_to_leave, is_exempt, say_close,
+    ConnectionInfo, Ending, Exempt, Head, has_no_body, is_asked_to_leave, is_exempt, is_refused,
+    say_close,
 };
 use crate::state::Signal;
+use crate::stream::{StopSignal, StreamBody, is_grpc, refusal};
 
 use super::HttpService;
 use super::body::ServedBody;
@@ -189,8 +191,15 @@ impl<S: HttpService> hyper::service::Service<Request<Incoming>> for Counting<S> 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let head = Head::of(&request);
         let exempt = is_exempt(self.exempt.as_ref(), head);
-        let ticket = self.connection.request_began(head, exempt);
         let (version, method) = (request.version(), request.method().clone());
+        if !exempt && is_refused(self.handle.state()) {
+            let grpc = is_grpc(head.headers);
+            self.connection.request_refused(head);
+            return Answer::Refused { version, grpc };
+        }
+        let ticket = self.connection.request_began(head, exempt);
+        let stop = StopSignal::new(&self.handle);
+        request.extensions_mut().insert(stop.clone());
         let info = ConnectionInfo::new(self.connection.peer, self.connection.clone(), ticket.key);
         #[cfg(feature = "axum")]
         if let Some(peer) = self.connection.peer {
@@ -199,9 +208,10 @@ impl<S: HttpService> hyper::service::Service<Request<Incoming>> for Counting<S> 
                 .insert(axum::extract::ConnectInfo(peer));
         }
         request.extensions_mut().insert(info);
-        Answer {
+        Answer::Called {
             future: Oneshot::new(self.service.clone(), request),
             ticket: Some(ticket),
+            stop,
             handle: self.handle.clone(),
             version,
             method,
@@ -211,13 +221,18 @@ impl<S: HttpService> hyper::service::Service<Request<Incoming>> for Counting<S> 
 
 pin_project! {
     /// The answer to one request.
-    struct Answer<F> {
-        #[pin]
-        future: F,
-        ticket: Option<RequestTicket>,
-        handle: ShutdownHandle,
-        version: Version,
-        method: http::Method,
+    #[project = AnswerProj]
+    enum Answer<F> {
+        Called {
+            #[pin]
+            future: F,
+            ticket: Option<RequestTicket>,
+            stop: StopSignal,
+            handle: ShutdownHandle,
+            version: Version,
+            method: http::Method,
+        },
+        Refused { version: Version, grpc: bool },
     }
 }
 
@@ -229,22 +244,36 @@ where
     type Output = Result<Response<ServedBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let mut response = ready!(this.future.poll(cx))?;
-        let ticket = this
-            .ticket
+        let (future, ticket, stop, handle, version, method) = match self.project() {
+            AnswerProj::Called {
+                future,
+                ticket,
+                stop,
+                handle,
+                version,
+                method,
+            } => (future, ticket, stop, handle, version, method),
+            AnswerProj::Refused { version, grpc } => {
+                let mut response = refusal(*grpc, ServedBody::refusal());
+                say_close(*version, response.headers_mut());
+                return Poll::Ready(Ok(response));
+            }
+        };
+        let mut response = ready!(future.poll(cx))?;
+        let ticket = ticket
             .take()
             .expect("a future is not polled after it was ready");
         let status = response.status();
-        let connect = *this.method == http::Method::CONNECT && status.is_success();
-        let switch = *this.version <= Version::HTTP_11 && status == StatusCode::SWITCHING_PROTOCOLS;
+        let connect = *method == http::Method::CONNECT && status.is_success();
+        let switch = *version <= Version::HTTP_11 && status == StatusCode::SWITCHING_PROTOCOLS;
         if connect || switch {
             ticket.connection.upgraded(ticket.key);
-        } else if is_asked_to_leave(this.handle.state(), ticket.connection.share) {
-            say_close(*this.version, response.headers_mut());
+        } else if is_asked_to_leave(handle.state(), ticket.connection.share) {
+            say_close(*version, response.headers_mut());
         }
-        let empty = has_no_body(this.method, status);
+        let empty = has_no_body(method, status);
         let ending = Ending::of(&response, empty);
+        let response = StreamBody::of(Some(&*stop), method, response);
         Poll::Ready(Ok(
             response.map(|body| ServedBody::new(body, ending, ticket))
         ))

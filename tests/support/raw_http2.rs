@@ -198,6 +198,24 @@ impl Http2 {
         ended
     }
 
+    /// What is left of the body of this stream, until it is ended. PINGs are acknowledged.
+    pub async fn rest_of(&mut self, stream: u32) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            let frame = self.frame().await.expect("a frame of the body");
+            assert!(frame.kind != RST_STREAM, "reset: {frame:?}");
+            if frame.is_ping() {
+                self.pong(&frame).await;
+            }
+            if frame.stream == stream && frame.kind == DATA {
+                body.extend(&frame.payload);
+            }
+            if frame.stream == stream && frame.ends_stream() {
+                return body;
+            }
+        }
+    }
+
     pub async fn pong(&mut self, ping: &Frame) {
         self.send(PING, ACK, 0, &ping.payload).await;
     }

@@ -1,0 +1,459 @@
+//! Server-sent events: ended after a whole event, with a comment and the proper end of the body.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+
+use axum::body::Body;
+use axum::response::sse::{Event, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use futures::StreamExt;
+use prestop::{Phase, ShutdownReport, StopSignal, StreamLayer, StreamPolicy, Streams, TellAt};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+use crate::support::raw_http2::*;
+use crate::support::*;
+use crate::{PATHS, Path};
+
+type Frames = UnboundedSender<&'static str>;
+
+/// An app whose `/events` streams what the test sends. Its handler knows nothing of a stop. New senders are put into the
+/// list, one for each request.
+#[derive(Clone, Default)]
+struct Source(Arc<Mutex<Vec<Frames>>>);
+
+impl Source {
+    fn body(&self) -> Body {
+        let (tx, mut rx) = unbounded_channel();
+        self.0.lock().unwrap().push(tx);
+        let frames = futures::stream::poll_fn(move |cx| rx.poll_recv(cx));
+        Body::from_stream(frames.map(Ok::<_, Infallible>))
+    }
+
+    fn answer(&self, kind: &'static str) -> Response {
+        ([("content-type", kind)], self.body()).into_response()
+    }
+
+    fn app(&self) -> Router {
+        let (this, also) = (self.clone(), self.clone());
+        Router::new().route(
+            "/events",
+            get(async move || this.answer("text/event-stream"))
+                .post(async move || also.answer("text/event-stream")),
+        )
+    }
+
+    async fn send(&self, frame: &'static str) {
+        until("a handler", || !self.0.lock().unwrap().is_empty()).await;
+        let sent = self.0.lock().unwrap().last().unwrap().send(frame);
+        sent.expect("the body is there");
+    }
+
+    fn is_gone(&self) -> bool {
+        self.0.lock().unwrap().last().unwrap().is_closed()
+    }
+
+    fn end(&self) {
+        self.0.lock().unwrap().pop();
+    }
+}
+
+/// A client in the middle of `/events`, with this much of it received.
+async fn listening(server: &Server, source: &Source, method: &str, first: &'static str) -> Http1 {
+    let mut client = server.http1().await;
+    client
+        .send(format!(
+            "{method} /events HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\n\r\n"
+        ))
+        .await;
+    assert_eq!(client.head().await.status, 200);
+    source.send(first).await;
+    assert_eq!(client.chunk().await.unwrap(), first.as_bytes());
+    client
+}
+
+async fn chunk(client: &mut Http1) -> String {
+    String::from_utf8(client.chunk().await.unwrap()).unwrap()
+}
+
+fn streams(report: &ShutdownReport) -> (u64, u64, u64) {
+    let Streams {
+        told, ended, cut, ..
+    } = report.streams;
+    (told, ended, cut)
+}
+
+#[tokio::test]
+async fn an_unchanged_handler_s_events_end_between_two_of_them() {
+    for path in PATHS {
+        let source = Source::default();
+        let server = path.serve(builder().build().unwrap(), source.app()).await;
+        let mut client = listening(&server, &source, "GET", "data: 1\n\n").await;
+        server.stop();
+        assert_eq!(chunk(&mut client).await, ": stopping\n\n", "{path:?}");
+        assert_eq!(chunk(&mut client).await, "", "{path:?}: the proper end");
+        assert_eq!(client.end().await, End::Fin);
+        assert!(source.is_gone());
+        let report = server.clean().await;
+        assert_eq!(streams(&report), (1, 1, 0), "{report}");
+        assert_eq!(report.requests.finished_while_stopping, 1, "{report}");
+        assert!(
+            report
+                .to_string()
+                .contains("streams: 1 told to end, 1 of them ended, 0 cut"),
+            "{report}"
+        );
+    }
+}
+
+/// Nothing is put into the middle of an event, and nothing of the next one comes.
+#[tokio::test]
+async fn an_event_in_several_frames_is_completed_first() {
+    for path in PATHS {
+        let source = Source::default();
+        let server = path.serve(builder().build().unwrap(), source.app()).await;
+        let mut client = listening(&server, &source, "GET", "id: 7\ndata: a").await;
+        server.stop_to(Phase::Draining).await;
+        until("the moment", || server.h.report().streams.told == 1).await;
+        source.send("b").await;
+        assert_eq!(chunk(&mut client).await, "b", "{path:?}");
+        source.send("\n").await;
+        assert_eq!(chunk(&mut client).await, "\n", "{path:?}");
+        source.send("\ndata: next\n\n").await;
+        assert_eq!(chunk(&mut client).await, "\n", "{path:?}");
+        assert_eq!(chunk(&mut client).await, ": stopping\n\n", "{path:?}");
+        assert_eq!(chunk(&mut client).await, "", "{path:?}");
+        assert_eq!(client.end().await, End::Fin);
+        let report = server.clean().await;
+        assert_eq!(streams(&report), (1, 1, 0), "{report}");
+    }
+}
+
+/// A handler that always has one more event ready.
+#[tokio::test]
+async fn endless_events_end_too() {
+    for path in PATHS {
+        let events = async || {
+            let always = futures::stream::repeat_with(|| Ok::<_, Infallible>("data: x\n\n"));
+            let body = Body::from_stream(always);
+            ([("content-type", "text/event-stream; charset=utf-8")], body).into_response()
+        };
+        let app = Router::new().route("/events", get(events));
+        let server = path.serve(builder().build().unwrap(), app).await;
+        let mut client = server.http1().await;
+        client.send_get("/events").await;
+        client.head().await;
+        server.stop();
+        let mut last = String::new();
+        loop {
+            match chunk(&mut client).await {
+                end if end.is_empty() => break,
+                chunk => last = chunk,
+            }
+        }
+        assert!(last.ends_with(": stopping\n\n"), "{last}");
+        assert_eq!(streams(&server.clean().await), (1, 1, 0));
+    }
+}
+
+/// A half event whose end never comes is cut by the deadline, and the report says so.
+#[tokio::test]
+async fn half_an_event_is_never_ended() {
+    for path in PATHS {
+        let source = Source::default();
+        let server = path.serve(builder().build().unwrap(), source.app()).await;
+        let mut client = listening(&server, &source, "GET", "data: half").await;
+        server.stop_to(Phase::Draining).await;
+        until("the moment", || server.h.report().streams.told == 1).await;
+        server.h.force();
+        client.drain().await;
+        assert!(client.buf.is_empty(), "{path:?}: {:?}", client.buf);
+        let report = server.report().await;
+        assert_eq!(streams(&report), (1, 0, 1), "{report}");
+        assert_eq!(
+            (report.exit_code(), report.requests.cut),
+            (72, 1),
+            "{report}"
+        );
+    }
+}
+
+/// To a POST they are a finite answer in pieces: nobody would ask for the rest.
+#[tokio::test]
+async fn events_in_answer_to_a_post_finish() {
+    for path in PATHS {
+        let source = Source::default();
+        let server = path.serve(builder().build().unwrap(), source.app()).await;
+        let mut client = listening(&server, &source, "POST", "data: 1\n\n").await;
+        goes_on(&server, &source, &mut client).await;
+        assert_eq!(streams(&server.clean().await), (0, 0, 0));
+    }
+}
+
+/// Past the moment at which it would have been told, until its own end.
+async fn goes_on(server: &Server, source: &Source, client: &mut Http1) {
+    server.stop_to(Phase::Draining).await;
+    tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+    source.send("data: 2\n\n").await;
+    assert_eq!(chunk(client).await, "data: 2\n\n");
+    source.end();
+    assert_eq!(chunk(client).await, "");
+    assert_eq!(client.end().await, End::Fin);
+}
+
+#[tokio::test]
+async fn finish_can_be_said_by_route_by_request_and_by_answer() {
+    for path in PATHS {
+        for said_by in ["route", "request", "answer"] {
+            let source = Source::default();
+            let of = source.clone();
+            let handler = async move |stop: StopSignal| match said_by {
+                "request" => {
+                    stop.set_policy(StreamPolicy::Finish);
+                    of.answer("text/event-stream")
+                }
+                "answer" => {
+                    let answer = of.answer("text/event-stream");
+                    (Extension(StreamPolicy::Finish), answer).into_response()
+                }
+                _ => of.answer("text/event-stream"),
+            };
+            let route = match said_by {
+                "route" => get(handler).layer(StreamLayer::new(StreamPolicy::Finish)),
+                _ => get(handler),
+            };
+            let app = Router::new().route("/events", route);
+            let server = path.serve(builder().build().unwrap(), app).await;
+            let mut client = listening(&server, &source, "GET", "data: 1\n\n").await;
+            goes_on(&server, &source, &mut client).await;
+            assert_eq!(streams(&server.clean().await), (0, 0, 0), "{said_by}");
+        }
+    }
+}
+
+/// And `tell` for what is not told by itself: events in answer to a POST.
+#[tokio::test]
+async fn tell_can_be_said_by_route() {
+    for path in PATHS {
+        let source = Source::default();
+        let app = source.app().layer(StreamLayer::new(StreamPolicy::Tell));
+        let server = path.serve(builder().build().unwrap(), app).await;
+        let mut client = listening(&server, &source, "POST", "data: 1\n\n").await;
+        server.stop();
+        assert_eq!(chunk(&mut client).await, ": stopping\n\n");
+        assert_eq!(chunk(&mut client).await, "");
+        assert_eq!(streams(&server.clean().await), (1, 1, 0));
+    }
+}
+
+/// The client sees that it is incomplete; the exit code stays clean, since it was asked for.
+#[tokio::test]
+async fn cut_breaks_off_without_a_word_and_without_a_straggler() {
+    for path in PATHS {
+        let source = Source::default();
+        let app = source.app().layer(StreamLayer::new(StreamPolicy::Cut));
+        let server = path.serve(builder().build().unwrap(), app).await;
+        let mut client = listening(&server, &source, "GET", "data: 1\n\n").await;
+        server.stop();
+        client.end().await;
+        assert!(source.is_gone(), "{path:?}");
+        let report = server.clean().await;
+        assert_eq!(streams(&report), (0, 0, 1), "{report}");
+        assert_eq!(report.requests.finished, 0, "{report}");
+        assert_eq!(report.requests.abandoned, 0, "{report}");
+    }
+}
+
+/// What is compressed has no events that can be seen from outside; what is of a known length ends by itself.
+#[tokio::test]
+async fn compressed_events_and_other_streams_finish() {
+    for kind in ["gzip", "ndjson"] {
+        for path in PATHS {
+            let source = Source::default();
+            let of = source.clone();
+            let handler = async move || match kind {
+                "gzip" => (
+                    [("content-encoding", "gzip")],
+                    of.answer("text/event-stream"),
+                )
+                    .into_response(),
+                _ => of.answer("application/x-ndjson"),
+            };
+            let app = Router::new().route("/events", get(handler));
+            let server = path.serve(builder().build().unwrap(), app).await;
+            let mut client = listening(&server, &source, "GET", "data: 1\n\n").await;
+            goes_on(&server, &source, &mut client).await;
+            assert_eq!(streams(&server.clean().await), (0, 0, 0), "{kind}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_handler_that_asks_says_its_own_farewell_and_nothing_is_added() {
+    for path in PATHS {
+        let handler = async |stop: StopSignal| {
+            let events = futures::stream::iter(["1"]).chain(futures::stream::pending());
+            let events = events.map(|data| Ok::<_, Infallible>(Event::default().data(data)));
+            let last = || Ok(Event::default().event("moved").data("elsewhere"));
+            Sse::new(stop.until_told(events).with_last(last))
+        };
+        let helped = async |stop: StopSignal| {
+            let events = futures::stream::pending::<Result<Event, Infallible>>();
+            Sse::new(stop.sse(events))
+        };
+        let app = Router::new()
+            .route("/own", get(handler))
+            .route("/helped", post(helped));
+        let server = path.serve(builder().build().unwrap(), app).await;
+        let (mut own, mut helped) = (server.http1().await, server.http1().await);
+        own.send_get("/own").await;
+        own.head().await;
+        assert_eq!(chunk(&mut own).await, "data: 1\n\n");
+        helped
+            .send("POST /helped HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\n\r\n")
+            .await;
+        helped.head().await;
+        server.stop();
+        assert_eq!(
+            chunk(&mut own).await,
+            "event: moved\ndata: elsewhere\n\n",
+            "{path:?}"
+        );
+        assert_eq!(chunk(&mut own).await, "", "{path:?}");
+        assert_eq!(chunk(&mut helped).await, ": stopping\n\n", "{path:?}");
+        assert_eq!(chunk(&mut helped).await, "", "{path:?}");
+        let report = server.clean().await;
+        assert_eq!(streams(&report), (2, 2, 0), "{report}");
+    }
+}
+
+#[tokio::test]
+async fn over_http2_they_end_with_the_stream() {
+    for path in PATHS {
+        let source = Source::default();
+        let server = path.serve(builder().build().unwrap(), source.app()).await;
+        let mut client = Http2::connect(server.addr).await;
+        client.get(1, "/events").await;
+        source.send("data: 1\n\n").await;
+        assert_eq!(client.next(DATA).await.payload, b"data: 1\n\n");
+        server.stop();
+        let answer = client.rest_of(1).await;
+        assert_eq!(answer, b": stopping\n\n", "{path:?}");
+        drop(client);
+        assert_eq!(streams(&server.clean().await), (1, 1, 0));
+    }
+}
+
+/// Never before its phase, in neither case.
+#[tokio::test]
+async fn they_are_told_in_the_phase_that_was_chosen() {
+    for path in PATHS {
+        for (by_builder, by_route, told_in) in [
+            (TellAt::Draining, None, Phase::Draining),
+            (TellAt::LameDuck, None, Phase::LameDuck),
+            (TellAt::LameDuck, Some(TellAt::Draining), Phase::Draining),
+            (TellAt::Draining, Some(TellAt::LameDuck), Phase::LameDuck),
+        ] {
+            let source = Source::default();
+            let mut app = source.app();
+            if let Some(at) = by_route {
+                app = app.layer(StreamLayer::new(StreamPolicy::Tell).at(at));
+            }
+            // Whoever is not told in the lame duck would be waited for in vain.
+            let lame_duck = match told_in {
+                Phase::LameDuck => std::time::Duration::from_secs(15),
+                _ => std::time::Duration::from_millis(300),
+            };
+            let c = builder().lame_duck(lame_duck).tell_streams_at(by_builder);
+            let server = path.serve(c.build().unwrap(), app).await;
+            let mut client = listening(&server, &source, "GET", "data: 1\n\n").await;
+            server.stop();
+            assert_eq!(chunk(&mut client).await, ": stopping\n\n");
+            assert_eq!(
+                server.h.phase(),
+                told_in,
+                "{path:?} {by_builder:?} {by_route:?}"
+            );
+            assert_eq!(chunk(&mut client).await, "");
+            server.h.end_lame_duck();
+            drop(client);
+            server.clean().await;
+        }
+    }
+}
+
+/// A client that was sent back here is told twice at the most.
+#[tokio::test]
+async fn a_stream_that_begins_in_the_lame_duck_is_told_in_the_drain() {
+    let source = Source::default();
+    let c = builder()
+        .lame_duck(std::time::Duration::from_secs(15))
+        .tell_streams_at(TellAt::LameDuck);
+    let server = Path::Own.serve(c.build().unwrap(), source.app()).await;
+    let mut early = listening(&server, &source, "GET", "data: 1\n\n").await;
+    server.stop_to(Phase::LameDuck).await;
+    let mut late = listening(&server, &source, "GET", "data: 2\n\n").await;
+    assert_eq!(chunk(&mut early).await, ": stopping\n\n");
+    assert_eq!(server.h.report().streams.told, 1);
+    server.h.end_lame_duck();
+    assert_eq!(chunk(&mut late).await, ": stopping\n\n");
+    assert!(server.h.phase() >= Phase::Draining);
+    let report = server.clean().await;
+    assert_eq!(streams(&report), (2, 2, 0), "{report}");
+}
+
+/// Each at its own moment in the first half of the lame duck.
+#[tokio::test]
+async fn many_streams_are_told_one_after_the_other() {
+    const CLIENTS: usize = 40;
+    let length = std::time::Duration::from_secs(8);
+    let source = Source::default();
+    let c = builder()
+        .lame_duck(length)
+        .tell_streams_at(TellAt::LameDuck);
+    let server = Path::Own.serve(c.build().unwrap(), source.app()).await;
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(listening(&server, &source, "GET", "data: 1\n\n").await);
+    }
+    server.stop_to(Phase::LameDuck).await;
+    let from = tokio::time::Instant::now();
+    let told = clients.iter_mut().map(async |client| {
+        assert_eq!(chunk(client).await, ": stopping\n\n");
+        from.elapsed()
+    });
+    let mut told = futures::future::join_all(told).await;
+    told.sort();
+    // Of an even ramp of 4 s; a slow machine moves them all the same way.
+    assert!(told[CLIENTS / 4] < told[CLIENTS - 1] / 2, "{told:?}");
+    assert!(
+        told[CLIENTS * 3 / 4] - told[CLIENTS / 4] > length / 16,
+        "{told:?}"
+    );
+    assert_eq!(server.h.phase(), Phase::LameDuck);
+    server.h.end_lame_duck();
+    server.clean().await;
+}
+
+/// Exempt streams end in the same way; they held nothing open.
+#[tokio::test]
+async fn exempt_events_end_cleanly_too() {
+    let source = Source::default();
+    let c = builder().build().unwrap();
+    let (h, listener) = (c.handle(), local().await);
+    let addr = listener.local_addr().unwrap();
+    let serving = prestop::serve(&h, listener, source.app()).exempt(|_| true);
+    let (work, held) = tokio::sync::oneshot::channel::<()>();
+    h.spawn("work", async { drop(held.await) }).unwrap();
+    let server = Server::running(h, addr, async {
+        c.run(serving.into_future()).await.unwrap()
+    })
+    .await;
+    let mut client = listening(&server, &source, "GET", "data: 1\n\n").await;
+    server.stop();
+    assert_eq!(chunk(&mut client).await, ": stopping\n\n");
+    assert_eq!(chunk(&mut client).await, "");
+    drop(work);
+    assert_eq!(streams(&server.clean().await), (1, 1, 0));
+}

@@ -12,12 +12,18 @@ use crate::cli::ReplicaArgs;
 
 /// The name all replicas register under.
 pub const SERVICE: &str = "demo";
+/// And that of their port for gRPC.
+pub const GRPC_SERVICE: &str = "demo-grpc";
 
-/// An entry and the heartbeat that keeps it alive.
-pub struct Registration {
-    entry: Entry,
-    heart: JoinHandle<()>,
+/// Where a replica listens.
+#[derive(Clone, Copy)]
+pub struct Addresses {
+    pub http: SocketAddr,
+    pub grpc: SocketAddr,
 }
+
+/// The entries of both ports, and the heartbeats that keep them alive.
+pub struct Registration(Vec<(Entry, JoinHandle<()>)>);
 
 #[derive(Clone)]
 struct Entry {
@@ -28,43 +34,53 @@ struct Entry {
 }
 
 impl Registration {
-    /// Registers `address` and starts the heartbeat, three to a TTL.
+    /// Registers both addresses and starts the heartbeats, three to a TTL.
     ///
     /// # Errors
     ///
-    /// When the registry does not take it.
-    pub async fn register(args: &ReplicaArgs, address: SocketAddr) -> Result<Self, String> {
-        let entry = Entry {
-            registry: args.registry,
-            path: format!("/v1/services/{SERVICE}/instances/{}", args.id),
-            address,
-            ttl_ms: args.ttl_ms,
-        };
-        entry.put().await?;
-        let heart = tokio::spawn(beat(entry.clone()));
-        Ok(Self { entry, heart })
+    /// When the registry does not take one.
+    pub async fn register(args: &ReplicaArgs, addresses: Addresses) -> Result<Self, String> {
+        let mut entries = Vec::new();
+        for (service, address) in [(GRPC_SERVICE, addresses.grpc), (SERVICE, addresses.http)] {
+            let entry = Entry {
+                registry: args.registry,
+                path: format!("/v1/services/{service}/instances/{}", args.id),
+                address,
+                ttl_ms: args.ttl_ms,
+            };
+            entry.put().await?;
+            let heart = tokio::spawn(beat(entry.clone()));
+            entries.push((entry, heart));
+        }
+        Ok(Self(entries))
     }
 
-    /// Stops the heartbeat, waits until it has stopped (one under way would bring the entry back), and removes the
-    /// entry.
+    /// Stops the heartbeats, waits until they have stopped (one under way would bring the entry back), and removes the
+    /// entries.
     ///
     /// # Errors
     ///
     /// When the registry does not answer as it should. An entry that is gone already is what was wanted.
     pub async fn leave(self) -> Result<(), String> {
-        self.heart.abort();
-        // The error is the abort itself.
-        let _ = self.heart.await;
-        let entry = &self.entry;
-        let status = call(Method::DELETE, entry.registry, &entry.path, String::new()).await?;
-        match status {
-            StatusCode::NO_CONTENT | StatusCode::NOT_FOUND => Ok(()),
-            other => Err(format!("DELETE {}: {other}", entry.path)),
+        for (entry, heart) in self.0 {
+            heart.abort();
+            // The error is the abort itself.
+            let _ = heart.await;
+            entry.delete().await?;
         }
+        Ok(())
     }
 }
 
 impl Entry {
+    async fn delete(&self) -> Result<(), String> {
+        let status = call(Method::DELETE, self.registry, &self.path, String::new()).await?;
+        match status {
+            StatusCode::NO_CONTENT | StatusCode::NOT_FOUND => Ok(()),
+            other => Err(format!("DELETE {}: {other}", self.path)),
+        }
+    }
+
     async fn put(&self) -> Result<(), String> {
         let path = format!("{}?ttl_ms={}", self.path, self.ttl_ms);
         let body = format!(r#"{{"address":"{}","metadata":{{}}}}"#, self.address);

@@ -7,12 +7,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::cli::Strategy;
+use crate::client::{Target, Targets};
 use crate::fleet::{Fleet, Name, Stop, Surroundings, TTL};
 use crate::gateway::{Gateway, LAG, Route};
 use crate::load::Load;
 use crate::mix::Kind;
 use crate::progress::{Progress, counts};
-use crate::registration::SERVICE;
+use crate::registration::{GRPC_SERVICE, SERVICE};
 use crate::tally::Row;
 use prestop::registry::memory::MemoryRegistry;
 
@@ -39,6 +40,12 @@ pub struct Plan {
     pub seed: u64,
 }
 
+/// The gateway's two ports.
+pub struct Gateways {
+    pub http: Gateway,
+    pub grpc: Gateway,
+}
+
 /// What came of it.
 pub struct Outcome {
     pub strategy: Strategy,
@@ -54,7 +61,7 @@ pub struct Outcome {
 pub async fn rolling_update(
     strategy: Strategy,
     plan: &Plan,
-    gateway: &Gateway,
+    gateways: &Gateways,
     fleet: &mut Fleet,
 ) -> Result<Outcome, String> {
     let progress = Progress::new();
@@ -67,12 +74,23 @@ pub async fn rolling_update(
         .map_err(|error| format!("asking for the registry's port: {error}"))?;
     let mut serving = JoinSet::new();
     serving.spawn(registry.clone().serve(listener));
-    let route = gateway.route(registry, SERVICE);
+    let routes = [
+        gateways.http.route(registry.clone(), SERVICE),
+        gateways.grpc.route(registry, GRPC_SERVICE),
+    ];
+    let target = |gateway: &Gateway, route: &Route| Target {
+        gateway: gateway.address(),
+        refused: route.refused(),
+    };
+    let targets = Targets {
+        http: target(&gateways.http, &routes[0]),
+        grpc: target(&gateways.grpc, &routes[1]),
+    };
 
     let around = Surroundings {
         strategy,
         registry: registry_address,
-        visibility: gateway.visibility(),
+        visibility: gateways.http.visibility(),
         linger_ms: plan.linger_ms,
     };
     let mut first = Vec::new();
@@ -80,17 +98,14 @@ pub async fn rolling_update(
         first.push(fleet.start(around).await?);
     }
     for name in &first {
-        in_view(&route, name).await?;
+        in_view(&routes, name).await?;
     }
     progress.event("all replicas serve, the load starts");
 
     let (load, kinds) = match plan.idle {
-        None => (
-            Load::start(gateway.address(), route.refused(), plan.rate, plan.seed),
-            &Kind::MIX[..],
-        ),
+        None => (Load::start(targets, plan.rate, plan.seed), &Kind::MIX[..]),
         Some(clients) => (
-            Load::start_idle(gateway.address(), route.refused(), clients, plan.seed),
+            Load::start_idle(targets, clients, plan.seed),
             &[Kind::Idle][..],
         ),
     };
@@ -104,7 +119,7 @@ pub async fn rolling_update(
             | Strategy::AxumSleep
             | Strategy::Prestop
             | Strategy::PrestopAxum => {
-                replace_all(plan, around, fleet, &route, &load, &progress).await?
+                replace_all(plan, around, fleet, &routes, &load, &progress).await?
             }
             Strategy::None => {
                 load.tally().set_updating(true);
@@ -149,7 +164,7 @@ async fn replace_all(
     plan: &Plan,
     around: Surroundings,
     fleet: &mut Fleet,
-    route: &Route,
+    routes: &[Route],
     load: &Load,
     progress: &Progress,
 ) -> Result<Vec<Stop>, String> {
@@ -158,7 +173,7 @@ async fn replace_all(
     for _ in 0..plan.stops {
         let began = Instant::now();
         let new = fleet.start(around).await?;
-        in_view(route, &new).await?;
+        in_view(routes, &new).await?;
         progress.event(&format!(
             "{new} started and in the gateway's view after {:.1} s",
             began.elapsed().as_secs_f64()
@@ -177,9 +192,9 @@ async fn replace_all(
     Ok(stops)
 }
 
-async fn in_view(route: &Route, name: &Name) -> Result<(), String> {
+async fn in_view(routes: &[Route], name: &Name) -> Result<(), String> {
     let seen = async {
-        while !route.sees(&name.id) {
+        while !routes.iter().all(|route| route.sees(&name.id)) {
             sleep(Duration::from_millis(20)).await;
         }
     };

@@ -1,10 +1,10 @@
 //! Calls that are in flight when the stop begins end as they would have (S3).
 
 use bytes::Bytes;
-use prestop::{Phase, WorkKind};
+use prestop::{LateRequests, Phase, WorkKind};
 use tonic::{Code, Request};
 
-use crate::echo::{Client, messages, next, stock};
+use crate::echo::{Client, channel, messages, next, stock};
 use crate::support::*;
 
 const HELLO: Bytes = Bytes::from_static(b"hello");
@@ -118,4 +118,37 @@ async fn a_call_that_never_ends_is_cut_at_the_deadline_and_named() {
             "{report}"
         );
     }
+}
+
+/// By choice a call that comes in the drain is refused with what every client takes for "ask elsewhere"; those in flight
+/// finish.
+#[tokio::test]
+async fn a_late_call_is_unavailable_by_choice() {
+    // Connections are told GOAWAY when the linger is over; until then they are live.
+    let c = builder()
+        .linger(std::time::Duration::from_secs(10))
+        .late_requests(LateRequests::Refuse)
+        .build()
+        .unwrap();
+    let (server, stage) = stock(c).await;
+    let channel = channel(&server).await;
+    let mut client = Client::over(channel.clone());
+    let call = tokio::spawn(async move { client.unary(Request::new(HELLO)).await });
+    stage.entered(1).await;
+    server.stop_to(Phase::Draining).await;
+
+    let mut late = Client::over(channel);
+    let refused = late.unary(Request::new(HELLO)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    assert!(!refused.message().is_empty(), "{refused}");
+    let refused = late.server_streaming(HELLO).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+
+    stage.open();
+    assert_eq!(call.await.unwrap().unwrap(), HELLO);
+    // An idle connection would have the rest of its linger.
+    drop(late);
+    let report = server.clean().await;
+    assert_eq!(report.requests.finished_while_stopping, 1, "{report}");
+    assert_eq!(report.requests.refused, 2, "{report}");
 }

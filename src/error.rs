@@ -31,6 +31,12 @@ pub(crate) enum Kind {
     TooLate { what: String, reason: String },
     /// Which thread could not be started.
     Thread(&'static str),
+    /// What is wrong with the hook socket, and what to do.
+    #[cfg_attr(not(all(feature = "hook", unix)), allow(dead_code))]
+    HookSocket(String),
+    /// Where the token of the httpGet hook came from, and what is wrong with it. Never the token.
+    #[cfg_attr(not(all(feature = "hook", feature = "probe")), allow(dead_code))]
+    HookToken { from: String, problem: &'static str },
     /// The message of a panic of our own.
     Engine(String),
 }
@@ -69,6 +75,18 @@ impl Error {
         matches!(self.kind, Kind::TooLate { .. })
     }
 
+    /// The hook socket could not be opened: another process has it, or no directory will do.
+    #[must_use]
+    pub const fn is_hook_socket(&self) -> bool {
+        matches!(self.kind, Kind::HookSocket(_))
+    }
+
+    /// The token of the httpGet hook is missing, too short, or no header could carry it.
+    #[must_use]
+    pub const fn is_hook_token(&self) -> bool {
+        matches!(self.kind, Kind::HookToken { .. })
+    }
+
     /// A signal handler could not be installed.
     #[must_use]
     pub const fn is_signal(&self) -> bool {
@@ -91,8 +109,12 @@ impl fmt::Display for Error {
                 value,
                 advice,
             } => write!(f, "{from}={value:?} is not a grace period: {advice}"),
-            Kind::Budget(arithmetic) => f.write_str(arithmetic),
+            Kind::Budget(text) | Kind::HookSocket(text) => f.write_str(text),
             Kind::Runtime(what) => f.write_str(what),
+            Kind::HookToken { from, problem } => write!(
+                f,
+                "{from} {problem}: give at least 16 visible ASCII characters that nobody can guess"
+            ),
             Kind::Signal(name) => write!(f, "the handler for {name} could not be installed"),
             Kind::Thread(name) => write!(f, "the {name} thread could not be started"),
             Kind::Engine(panic) => write!(

@@ -1,6 +1,11 @@
 //! Where the engine meets the rooms: what users call on the coordinator and what lives behind other doors.
 
-#[cfg(any(feature = "middleware", feature = "probe", feature = "tonic-health"))]
+#[cfg(any(
+    feature = "middleware",
+    feature = "probe",
+    feature = "tonic-health",
+    all(feature = "process", target_os = "linux")
+))]
 use crate::coordinator::ShutdownCoordinator;
 
 #[cfg(feature = "middleware")]
@@ -58,6 +63,41 @@ impl crate::ShutdownCoordinatorBuilder {
     #[cfg_attr(docsrs, doc(cfg(feature = "probe")))]
     pub fn probe_listener(self, listener: tokio::net::TcpListener) -> Self {
         self.companion(|handle| crate::probe::listen(listener, handle))
+    }
+}
+
+#[cfg(all(feature = "hook", feature = "probe"))]
+impl crate::ShutdownCoordinatorBuilder {
+    /// [`probe_listener`](Self::probe_listener), and on it the preStop hook for the kubelet's `httpGet`: `GET /prestop`
+    /// with the token in the header `X-Prestop-Token`.
+    ///
+    /// It begins the stop with [`Reason::PreStopHook`](crate::Reason::PreStopHook) and answers 200 with one line when the
+    /// lame duck is over, at half of the grace period at the latest. Without the token, or with another one, it answers
+    /// 403 and does nothing; the kubelet takes any answer for a success (R23) and goes on with SIGTERM.
+    ///
+    /// The kubelet calls the pod's address, not the loopback: the listener must be bound to it (`0.0.0.0`). With
+    /// `hostNetwork` the manifest must say `host: 127.0.0.1` (R24).
+    #[cfg_attr(docsrs, doc(cfg(all(feature = "hook", feature = "probe"))))]
+    pub fn probe_listener_with_hook(
+        self,
+        listener: tokio::net::TcpListener,
+        token: crate::HookToken,
+    ) -> Self {
+        self.companion(|handle| crate::probe::listen_with_hook(listener, token, handle))
+    }
+}
+
+#[cfg(all(feature = "hook", unix))]
+impl crate::ShutdownCoordinatorBuilder {
+    /// Opens the socket over which `exec` hooks call this process, from `build` until
+    /// [`Stopped`](crate::Phase::Stopped); see [`HookSocket`](crate::HookSocket) and [`exec_hook`](crate::exec_hook).
+    ///
+    /// A preStop call begins the stop with [`Reason::PreStopHook`](crate::Reason::PreStopHook), which is the exact start
+    /// of the kubelet's clock, and is answered when the lame duck is over, at half of the grace period at the latest.
+    /// SIGTERM, which the kubelet sends then, changes nothing (S9).
+    #[cfg_attr(docsrs, doc(cfg(all(feature = "hook", unix))))]
+    pub fn hook_socket(self, socket: crate::HookSocket) -> Self {
+        self.starting(move |handle| crate::hook_socket::HookServer::start(&socket, handle))
     }
 }
 
@@ -138,4 +178,103 @@ impl ShutdownCoordinator {
     ) -> tonic_health::pb::health_server::HealthServer<crate::GrpcHealth> {
         crate::grpc_health::GrpcHealth::server(self.handle(), reporter)
     }
+}
+
+#[cfg(all(feature = "process", target_os = "linux"))]
+impl ShutdownCoordinator {
+    /// Runs a program as the service: started beside the `on_started` hooks added before, ready when it says so,
+    /// stopped by its [`StopPlan`](crate::process::StopPlan) in the drain, its end a trigger. Returns when everything
+    /// has stopped.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use prestop::ShutdownCoordinator;
+    /// use prestop::process::Supervisor;
+    ///
+    /// let c = ShutdownCoordinator::builder().build()?;
+    /// let ended = c.supervise(Supervisor::new("sh").args(["-c", "exit 3"])).await?;
+    /// assert_eq!(ended.exit_code(), 3);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When the program can't be started, or as [`run`](Self::run). How it ends is not an error.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`run`](Self::run): dropping the future kills the program and its process group.
+    #[cfg_attr(docsrs, doc(cfg(feature = "process")))]
+    pub async fn supervise(
+        mut self,
+        supervisor: crate::process::Supervisor,
+    ) -> Result<crate::process::Supervised, crate::process::SuperviseError> {
+        use crate::process::Supervised;
+        use std::sync::{Arc, OnceLock};
+
+        let (handle, name) = (self.handle(), supervisor.name());
+        // The hooks come first: a program that ends at once begins a stop, and then it is too late for them.
+        let program = Arc::new(OnceLock::new());
+        let (ready, ready_within, plan) = supervisor.parts();
+        if handle.reason().is_none() {
+            if !ready.is_empty() {
+                let program = Arc::clone(&program);
+                let mut hook = crate::HookName::new(format!("{name} is ready"));
+                if let Some(limit) = ready_within {
+                    hook = hook.within(limit);
+                }
+                let wait = move |_| async move {
+                    if let Some(running) = started(&program) {
+                        running.ready(&ready).await;
+                    }
+                };
+                or_too_late(self.on_started(hook, wait))?;
+            }
+            for step in plan.leave {
+                let program = Arc::clone(&program);
+                let mut hook = crate::HookName::new(format!("{name}: {step}"));
+                if let Some(limit) = step.limit() {
+                    hook = hook.within(limit);
+                }
+                let leave = move |cx: crate::HookContext| async move {
+                    match started(&program) {
+                        Some(running) => running.leave(&step, cx.deadline()).await,
+                        None => Ok(()),
+                    }
+                };
+                or_too_late(self.pre_stop(hook, leave))?;
+            }
+        }
+        // SIGTERM may have come first: then there is nothing to start.
+        if handle.reason().is_none() {
+            let running = supervisor.spawn(&handle)?;
+            // Empty until here.
+            let _ = program.set(running);
+        }
+        let report = self.run(handle.draining()).await?;
+        let running = started(&program);
+        if let Some(running) = &running {
+            running.flush().await;
+        }
+        Ok(Supervised::new(report, running.as_ref()))
+    }
+}
+
+#[cfg(all(feature = "process", target_os = "linux"))]
+fn started(
+    program: &std::sync::OnceLock<std::sync::Arc<crate::process::Running>>,
+) -> Option<std::sync::Arc<crate::process::Running>> {
+    program.get().cloned()
+}
+
+/// A hook that comes too late would never have run anyway.
+#[cfg(all(feature = "process", target_os = "linux"))]
+fn or_too_late(added: Result<(), crate::Error>) -> Result<(), crate::Error> {
+    added.or_else(|error| {
+        if error.is_too_late() {
+            Ok(())
+        } else {
+            Err(error)
+        }
+    })
 }

@@ -42,20 +42,26 @@ impl ShutdownHandle {
     /// deadline only moves earlier (S1).
     ///
     /// The time until SIGKILL is the whole grace period for every reason but a signal, which comes after the
-    /// manifest's `sleep` hook ([`pre_stop_elapsed`](crate::ShutdownCoordinatorBuilder::pre_stop_elapsed)).
+    /// manifest's `sleep` hook ([`pre_stop_elapsed`](crate::ShutdownCoordinatorBuilder::pre_stop_elapsed)), unless
+    /// [`Reason::PreStopHook`] came before: a hook that calls is no `sleep`.
     pub fn trigger(&self, reason: Reason) -> bool {
-        let shares = match reason {
-            Reason::Signal(_) => self.state.budget().after_pre_stop_hook(),
-            _ => self.state.budget().whole(),
-        };
-        self.state.trigger(reason, shares.total)
+        let budget = self.state.budget();
+        let is_signal = matches!(reason, Reason::Signal(_));
+        self.state.trigger(reason, |hook_called| {
+            let shares = if is_signal && !hook_called {
+                budget.after_pre_stop_hook()
+            } else {
+                budget.whole()
+            };
+            shares.total
+        })
     }
 
     /// [`trigger`](Self::trigger) for who knows that SIGKILL comes in `kill_in`: begins the stop with that time, or
     /// tightens the deadline of the one that has begun. Longer than what is left, it changes nothing.
     pub fn trigger_within(&self, reason: Reason, kill_in: Duration) -> bool {
         let most = self.state.budget().whole().total;
-        self.state.trigger(reason, kill_in.min(most))
+        self.state.trigger(reason, |_| kill_in.min(most))
     }
 
     /// Ends the lame duck now, or leaves it out, also when the stop has yet to begin.

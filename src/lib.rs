@@ -41,8 +41,9 @@
 //!   [`DrainLayer`].
 //! - Several servers, stock servers, work without HTTP: [`ShutdownCoordinator::run`] with [`serve`](serve()),
 //!   [`DrainLayer`], [`ShutdownHandle::draining`], [`ShutdownHandle::spawn`], [`ShutdownHandle::guard`].
-//! - What happens when, and why: [`_docs::design`]. What becomes of each kind of client: [`_docs::connections`]. gRPC:
-//!   [`_docs::grpc`].
+//! - What happens when, and why: [`_docs::design`]. What becomes of each kind of client: [`_docs::connections`].
+//! - gRPC: [`_docs::grpc`].
+//! - A program that is not written in Rust, nginx or a JVM: [`_docs::process`] (feature `process`).
 //! - A registry of one's own: [`registry::Registry`].
 //!
 //! What each way promises:
@@ -58,10 +59,16 @@
 //!
 //! # Cargo features
 //!
-//! Default: `signal`, `server` (with `middleware`), `probe`. Opt-in: `axum` (`ConnectInfo` on the own loop, the probes
-//! as a `Router`, `c.listener`), `tonic` (`c.incoming`), `tonic-health` (`c.grpc_health`), `memory` (the embedded registry),
-//! `consul`, `serde` (the report as JSON). A feature adds API and never changes
-//! behaviour.
+//! Default: `signal`, `server` (with `middleware`), `probe`. Opt-in:
+//!
+//! - servers: `axum` (`ConnectInfo` on the own loop, the probes as a `Router`, `c.listener`), `websocket`
+//!   (`StopSignal::websocket`), `tonic` (`c.incoming`), `tonic-health` (`c.grpc_health`);
+//! - registries: `memory` (the embedded one), `consul`, `etcd`, see [`registry`];
+//! - Kubernetes' hooks into the process: `hook`; the binary `prestop`: `cli`;
+//! - `process`: any program under the coordinator (Linux);
+//! - `serde`: the report as JSON.
+//!
+//! A feature adds API and never changes behaviour.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Without the default features some of what the prose links to is not there.
 #![cfg_attr(
@@ -83,6 +90,10 @@ mod handle;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 mod handler;
 mod hook;
+#[cfg(all(feature = "hook", any(unix, feature = "probe")))]
+mod hook_call;
+#[cfg(all(feature = "hook", unix))]
+mod hook_socket;
 mod in_flight;
 #[cfg(feature = "middleware")]
 mod middleware;
@@ -90,6 +101,9 @@ mod peers;
 mod phase;
 #[cfg(feature = "probe")]
 mod probe;
+#[cfg(all(feature = "process", target_os = "linux"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "process")))]
+pub mod process;
 mod random;
 mod reason;
 pub mod registry;
@@ -123,11 +137,17 @@ pub use handler::DrainWebSocket;
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use handler::NoStopSignal;
 pub use hook::{HookContext, HookName, LifecycleHook, TaskOutput};
+#[cfg(all(feature = "hook", unix))]
+#[cfg_attr(docsrs, doc(cfg(all(feature = "hook", unix))))]
+pub use hook_socket::{HookError, HookSocket, exec_hook};
 pub use in_flight::{Closed, InFlightGuard};
 #[cfg(feature = "middleware")]
 #[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
 pub use middleware::{DrainFuture, DrainLayer, DrainService, StreamLayer, StreamService};
 pub use phase::Phase;
+#[cfg(all(feature = "hook", feature = "probe"))]
+#[cfg_attr(docsrs, doc(cfg(all(feature = "hook", feature = "probe"))))]
+pub use probe::HookToken;
 #[cfg(feature = "probe")]
 #[cfg_attr(docsrs, doc(cfg(feature = "probe")))]
 pub use probe::Probes;

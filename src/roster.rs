@@ -29,6 +29,8 @@ pub enum WorkKind {
     Guard,
     /// The future given to [`run`](crate::ShutdownCoordinator::run).
     Main,
+    /// A program that was run under the coordinator, or what it left behind.
+    Process,
 }
 
 impl fmt::Display for WorkKind {
@@ -40,6 +42,7 @@ impl fmt::Display for WorkKind {
             Self::Task => "task",
             Self::Guard => "guard",
             Self::Main => "main",
+            Self::Process => "process",
         })
     }
 }

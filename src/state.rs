@@ -84,6 +84,13 @@ impl Stop {
             .saturating_duration_since(self.began)
     }
 
+    /// Half of the time from the beginning to SIGKILL: a preStop hook blocks no longer, what comes after SIGTERM needs
+    /// the other half.
+    #[cfg_attr(not(feature = "hook"), allow(dead_code))]
+    pub(crate) fn half(&self) -> Instant {
+        self.began + self.kill.saturating_duration_since(self.began) / 2
+    }
+
     /// The stop with a SIGKILL that may be earlier, its time split anew. Nothing ever moves later: the split of a
     /// short rest reserves less, so each step keeps the earlier of its two instants (S7).
     fn tightened(self, now: Instant, total: Duration) -> Option<Self> {
@@ -106,6 +113,8 @@ impl Stop {
 pub(crate) struct Signal {
     pub(crate) phase: Phase,
     pub(crate) stop: Option<Stop>,
+    /// A preStop hook has called: the kubelet's clock is known, and the hook was no `sleep`.
+    pub(crate) hook_called: bool,
     pub(crate) haste: Haste,
     /// Whatever is in flight is cut.
     pub(crate) cut: bool,
@@ -232,6 +241,7 @@ impl State {
             signal: watch::Sender::new(Signal {
                 phase: Phase::Starting,
                 stop: None,
+                hook_called: false,
                 haste: Haste::None,
                 cut: false,
                 draining_since: None,
@@ -277,32 +287,38 @@ impl State {
     }
 
     /// Begins the stop, or makes its deadline earlier; whether this call began it. `total` is the time until
-    /// SIGKILL as the caller knows it.
-    pub(crate) fn trigger(&self, reason: Reason, total: Duration) -> bool {
+    /// SIGKILL as the caller knows it, given whether a preStop hook has called.
+    pub(crate) fn trigger(&self, reason: Reason, total: impl FnOnce(bool) -> Duration) -> bool {
         let now = Instant::now();
         let (mut began, mut tightened) = (false, false);
         let why = reason.to_string();
-        self.step(|signal| match signal.stop {
-            None => {
-                began = true;
-                signal.stop = Some(Stop::new(now, total));
-                let mut draft = lock(&self.draft);
-                draft.reason = Some(reason);
-                draft.finished_before = self.tally.sums().1;
-                rise(signal, Phase::PreStop)
-            }
-            Some(stop) => {
-                let tighter = stop.tightened(now, total);
-                tightened = tighter.is_some();
-                signal.stop = tighter.or(signal.stop);
-                tightened
+        let mut kill_in = Duration::ZERO;
+        self.step(|signal| {
+            signal.hook_called |= reason == Reason::PreStopHook;
+            let total = total(signal.hook_called);
+            kill_in = total;
+            match signal.stop {
+                None => {
+                    began = true;
+                    signal.stop = Some(Stop::new(now, total));
+                    let mut draft = lock(&self.draft);
+                    draft.reason = Some(reason);
+                    draft.finished_before = self.tally.sums().1;
+                    rise(signal, Phase::PreStop)
+                }
+                Some(stop) => {
+                    let tighter = stop.tightened(now, total);
+                    tightened = tighter.is_some();
+                    signal.stop = tighter.or(signal.stop);
+                    tightened
+                }
             }
         });
         // Outside of the cell: a subscriber may ask for the phase.
         if began {
-            tracing::info!(reason = %why, kill_in_s = total.as_secs_f64(), "stop begins");
+            tracing::info!(reason = %why, kill_in_s = kill_in.as_secs_f64(), "stop begins");
         } else if tightened {
-            tracing::info!(reason = %why, kill_in_s = total.as_secs_f64(), "deadline moves earlier");
+            tracing::info!(reason = %why, kill_in_s = kill_in.as_secs_f64(), "deadline moves earlier");
         } else {
             tracing::debug!(reason = %why, "stop has begun already");
         }

@@ -22,7 +22,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("record, lower", &["report"]),
     ("record", &["state"]),
     ("waist, lower", &["handle"]),
-    ("waist", &["hook", "registry", "stream"]),
+    ("waist", &["hook", "hook_call", "registry", "stream"]),
     // A request's body may be a stream.
     ("waist, upper", &["request"]),
     (
@@ -35,7 +35,10 @@ const FLOORS: &[(&str, &[&str])] = &[
             "probe",
             "grpc_health",
             "registry::consul",
+            "process",
+            "hook_socket",
             "registry::memory",
+            "registry::etcd",
             "registry::http",
         ],
     ),
@@ -43,9 +46,11 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("roof, upper", &["lib"]),
 ];
 
-/// What stands in a room and is shared with its neighbours: the one HTTP client under all HTTP registries.
+/// What stands in a room and is shared with its neighbours: the one HTTP client, made for the HTTP registries.
 const CLOSETS: &[(&str, &str)] = &[
+    ("process", "registry::http"),
     ("registry::consul", "registry::http"),
+    ("registry::etcd", "registry::http"),
     ("registry::memory", "registry::http"),
 ];
 

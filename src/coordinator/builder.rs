@@ -1,11 +1,11 @@
 //! [`ShutdownCoordinatorBuilder`]: options and their defaults.
 
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::budget::{Budget, GracePeriod, LameDuck};
@@ -24,7 +24,10 @@ use super::signals::SignalThread;
 use super::watchdog::Watchdog;
 use super::{ShutdownCoordinator, hook_limit};
 
-type Companion = Box<dyn FnOnce(ShutdownHandle) -> BoxFuture<'static, ()> + Send>;
+/// What lives from `build` until `Stopped`, and ends when it is dropped.
+pub(super) type Companion = Box<dyn Any + Send + Sync>;
+
+type StartCompanion = Box<dyn FnOnce(ShutdownHandle) -> Result<Companion, Error> + Send>;
 
 /// Options of a [`ShutdownCoordinator`]. Every default is what a service on Kubernetes wants.
 #[must_use = "nothing is installed before `build`"]
@@ -35,7 +38,7 @@ pub struct ShutdownCoordinatorBuilder {
     settings: crate::state::Settings,
     hooks: Vec<Hook>,
     memberships: Vec<Membership>,
-    companions: Vec<Companion>,
+    companions: Vec<StartCompanion>,
     #[cfg(feature = "signal")]
     signals: Option<Signals>,
 }
@@ -185,14 +188,23 @@ impl ShutdownCoordinatorBuilder {
     /// Adds a task that lives from `build` until `Stopped`.
     #[cfg_attr(not(feature = "probe"), allow(dead_code))]
     pub(crate) fn companion<F>(
-        mut self,
+        self,
         task: impl FnOnce(ShutdownHandle) -> F + Send + 'static,
     ) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.companions
-            .push(Box::new(|handle| Box::pin(task(handle))));
+        self.starting(|handle| Ok(AbortOnDropHandle::new(tokio::spawn(task(handle)))))
+    }
+
+    /// Adds what `build` starts, and what fails with it; it ends by being dropped, at `Stopped`.
+    pub(crate) fn starting<T: Send + Sync + 'static>(
+        mut self,
+        start: impl FnOnce(ShutdownHandle) -> Result<T, Error> + Send + 'static,
+    ) -> Self {
+        self.companions.push(Box::new(|handle| {
+            start(handle).map(|started| Box::new(started) as Companion)
+        }));
         self
     }
 
@@ -204,6 +216,7 @@ impl ShutdownCoordinatorBuilder {
     /// - [`Error::is_grace_period`]: `TERMINATION_GRACE_PERIOD_SECONDS` is not whole seconds from 1.
     /// - [`Error::is_budget`]: the drain would get less than 10 % of the grace period; the message is the arithmetic.
     /// - [`Error::is_runtime`]: called outside of a tokio runtime.
+    /// - [`Error::is_hook_socket`]: another process has the hook socket, or its directory will not do.
     /// - [`Error::is_signal`]: a handler could not be installed. As PID 1 SIGTERM would be dropped silently (S10).
     pub fn build(self) -> Result<ShutdownCoordinator, Error> {
         let mut budget = Budget {
@@ -244,9 +257,7 @@ impl ShutdownCoordinatorBuilder {
         };
         let mut companions = Vec::new();
         for companion in self.companions {
-            companions.push(AbortOnDropHandle::new(tokio::spawn(companion(
-                handle.clone(),
-            ))));
+            companions.push(companion(handle.clone())?);
         }
         Ok(ShutdownCoordinator {
             handle,

@@ -26,6 +26,7 @@ use crate::report::{Outcome, ShutdownReport, Stage};
 use crate::roster::{Straggler, Work, WorkKind};
 use crate::state::State;
 
+use builder::Companion;
 pub use builder::ShutdownCoordinatorBuilder;
 use hooks::{Hooks, until};
 use registration::Membership;
@@ -59,8 +60,8 @@ pub struct ShutdownCoordinator {
     handle: ShutdownHandle,
     hooks: Vec<Hook>,
     memberships: Vec<Membership>,
-    /// Tasks that live until `Stopped`: the probe listener.
-    companions: Vec<AbortOnDropHandle<()>>,
+    /// What lives until `Stopped`: the probe listener, the hook socket.
+    companions: Vec<Companion>,
     watchdog: Watchdog,
     #[cfg(feature = "signal")]
     signals: Option<signals::SignalThread>,

@@ -197,14 +197,13 @@ impl Actor {
                     return Some(registration);
                 }
                 Some(Err(error)) => {
+                    if error.is_unknown() {
+                        self.may_be_registered();
+                    }
                     tracing::warn!(registry = %self.name, %error, retry_in = ?pause, "not registered");
                 }
                 None => {
-                    // It may have gone through, and stays that until an answer says better.
-                    self.note(
-                        LeaveOutcome::Unknown,
-                        Some("a registration was not answered: it may have gone through".into()),
-                    );
+                    self.may_be_registered();
                     tracing::warn!(registry = %self.name, retry_in = ?pause, "no answer to the registration within {CALL:?}");
                 }
             }
@@ -212,6 +211,14 @@ impl Actor {
             pause = (pause * 2).min(BACK_OFF.1);
         }
         None
+    }
+
+    /// An attempt without an answer may have gone through, and stays that until an answer says better.
+    fn may_be_registered(&self) {
+        self.note(
+            LeaveOutcome::Unknown,
+            Some("a registration was not answered: it may have gone through".into()),
+        );
     }
 
     /// Heartbeats until the stop begins (true) or the registration is lost (false). Between two beats the stop

@@ -11,3 +11,6 @@ pub mod grpc {}
 
 #[doc = include_str!("registries.md")]
 pub mod registries {}
+
+#[doc = include_str!("process.md")]
+pub mod process {}

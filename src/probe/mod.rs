@@ -1,7 +1,11 @@
 //! `/livez`, `/readyz`, `/startupz`: what the kubelet and load balancers ask.
 
 mod check;
+#[cfg(feature = "hook")]
+mod hook_route;
 mod listener;
+#[cfg(feature = "hook")]
+mod token;
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -17,6 +21,10 @@ use crate::handle::ShutdownHandle;
 
 use check::Probe;
 pub(crate) use listener::listen;
+#[cfg(feature = "hook")]
+pub(crate) use listener::listen_with_hook;
+#[cfg(feature = "hook")]
+pub use token::HookToken;
 
 /// Answers `GET` and `HEAD` of `/livez`, `/readyz` and `/startupz`; anything else is 404.
 ///

@@ -1,14 +1,17 @@
 //! What every registry must do for a stop, whichever it is. Each function is a test; `main.rs` lists them.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use prestop::registry::{Beat, Gone, Instance, Registration, Registry};
+use async_trait::async_trait;
+use prestop::registry::{Beat, Gone, Instance, Registration, Registry, RegistryError};
 use prestop::{
     Deadline, GracePeriod, LeaveOutcome, Phase, Reason, ShutdownCoordinator, ShutdownHandle,
     ShutdownReport,
 };
 use rustix::process::Signal;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -46,10 +49,16 @@ async fn register(registry: &dyn Registry, instance: &Instance) -> Box<dyn Regis
 struct Service {
     h: ShutdownHandle,
     run: JoinHandle<ShutdownReport>,
+    beats: Arc<Semaphore>,
 }
 
 impl Service {
-    async fn start(registry: impl Registry, instance: Instance) -> Self {
+    async fn start(registry: Box<dyn Registry>, instance: Instance) -> Self {
+        let beats = Arc::new(Semaphore::new(0));
+        let registry = Counted {
+            registry,
+            beats: beats.clone(),
+        };
         let c = ShutdownCoordinator::builder_without_signals()
             .grace_period(GracePeriod::from_secs(30).unwrap())
             .lame_duck(Duration::ZERO)
@@ -61,7 +70,13 @@ impl Service {
         let run = tokio::spawn(async move { c.run(draining).await.unwrap() });
         let ready = timeout(BOUND, h.wait_for(Phase::Ready)).await;
         ready.expect("ready");
-        Self { h, run }
+        Self { h, run, beats }
+    }
+
+    /// Waits until it knows that it is registered, which clients may see before it does.
+    async fn is_kept_alive(&self) {
+        let beat = timeout(BOUND, self.beats.acquire()).await;
+        beat.expect("a heartbeat").unwrap().forget();
     }
 
     /// The end of its stop, which must come in time whatever the registry does.
@@ -72,6 +87,51 @@ impl Service {
         let leaving = leaving.expect("it left");
         assert!(leaving.used <= leaving.planned + MARGIN, "{report}");
         report
+    }
+}
+
+/// A registry that counts the heartbeats that were answered.
+struct Counted<T> {
+    registry: T,
+    beats: Arc<Semaphore>,
+}
+
+#[async_trait]
+impl Registry for Counted<Box<dyn Registry>> {
+    fn name(&self) -> &str {
+        self.registry.name()
+    }
+
+    fn visibility(&self) -> Duration {
+        self.registry.visibility()
+    }
+
+    async fn register(
+        &self,
+        instance: &Instance,
+        by: Deadline,
+    ) -> Result<Box<dyn Registration>, RegistryError> {
+        Ok(Box::new(Counted {
+            registry: self.registry.register(instance, by).await?,
+            beats: self.beats.clone(),
+        }))
+    }
+}
+
+#[async_trait]
+impl Registration for Counted<Box<dyn Registration>> {
+    async fn heartbeat(&mut self, by: Deadline) -> Result<Beat, RegistryError> {
+        let beat = self.registry.heartbeat(by).await?;
+        self.beats.add_permits(1);
+        Ok(beat)
+    }
+
+    async fn deregister(&mut self, by: Deadline) -> Result<Gone, RegistryError> {
+        self.registry.deregister(by).await
+    }
+
+    async fn is_listed(&mut self, by: Deadline) -> Result<Option<bool>, RegistryError> {
+        self.registry.is_listed(by).await
     }
 }
 
@@ -217,6 +277,7 @@ pub async fn a_registry_that_is_down_at_the_stop_costs_at_most_the_leave_budget<
     let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
     let service = Service::start(F::registry(server.at(), F::TTL), instance(4000)).await;
     watcher.sees(address(4000)).await;
+    service.is_kept_alive().await;
     server.kill();
     let report = service.stop().await;
     let left = &report.registries[0];
@@ -238,6 +299,7 @@ pub async fn a_registry_that_is_frozen_at_the_stop_costs_at_most_the_leave_budge
     let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
     let service = Service::start(F::registry(server.at(), F::TTL), instance(4000)).await;
     watcher.sees(address(4000)).await;
+    service.is_kept_alive().await;
     server.freeze();
     let report = service.stop().await;
     let left = &report.registries[0];
@@ -278,6 +340,7 @@ pub async fn a_registry_that_comes_back_during_the_stop_does_not_get_the_instanc
     let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
     let service = Service::start(F::registry(server.at(), F::TTL), instance(4000)).await;
     watcher.sees(address(4000)).await;
+    service.is_kept_alive().await;
     drop(watcher);
     server.kill();
     // The drain is held open: the registry is back long before the process ends.

@@ -64,3 +64,5 @@ macro_rules! conformance {
 conformance!(memory: crate::fixtures::memory::Memory);
 #[cfg(feature = "consul")]
 conformance!(consul: crate::fixtures::consul::Consul);
+#[cfg(feature = "etcd")]
+conformance!(etcd: crate::fixtures::etcd::Etcd);

@@ -43,6 +43,8 @@ struct Inner {
     every: Duration,
     listed_for: Duration,
     listed: Option<bool>,
+    /// A failure is one that may have been heard.
+    fails_unknown: bool,
     /// register, heartbeat, deregister
     scripts: [Mutex<Script>; 3],
 }
@@ -65,6 +67,7 @@ impl Fake {
             every: s(5),
             listed_for: s(15),
             listed: None,
+            fails_unknown: false,
             scripts: [good(), good(), good()],
         }))
     }
@@ -72,6 +75,10 @@ impl Fake {
     fn change(mut self, change: impl FnOnce(&mut Inner)) -> Self {
         change(Arc::get_mut(&mut self.0).expect("not shared yet"));
         self
+    }
+
+    fn fails_unknown(self) -> Self {
+        self.change(|fake| fake.fails_unknown = true)
     }
 
     pub(crate) fn visible(self, visibility: Duration) -> Self {
@@ -124,7 +131,10 @@ impl Fake {
         act.play()
             .await
             .map(|()| answer)
-            .map_err(|e| RegistryError::new(format!("503: {e}")))
+            .map_err(|e| match self.0.fails_unknown {
+                true => RegistryError::unknown(format!("the connection broke: {e}")),
+                false => RegistryError::new(format!("503: {e}")),
+            })
     }
 }
 
@@ -494,6 +504,19 @@ async fn a_registration_without_an_answer_is_unknown_not_skipped() {
         );
         assert_near(phase(&report, Phase::LameDuck).used, s(3), "it may be seen");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_whose_connection_broke_is_unknown_not_skipped() {
+    let log = Log::new();
+    let fake = Fake::new("fake", &log)
+        .visible(s(3))
+        .fails_unknown()
+        .register_does(&[Act::Fail]);
+    let report = left(30, std::slice::from_ref(&fake), s(5)).await;
+    let outcome = report.registries[0].outcome;
+    assert_eq!(outcome, LeaveOutcome::Unknown, "{report}");
+    assert_near(phase(&report, Phase::LameDuck).used, s(3), "it may be seen");
 }
 
 #[tokio::test(start_paused = true)]

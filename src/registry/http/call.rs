@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
+use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -34,6 +34,7 @@ pub(crate) struct Call {
     method: Method,
     path: String,
     content_type: Option<HeaderValue>,
+    header: Option<(HeaderName, HeaderValue)>,
     body: Bytes,
     idempotent: bool,
 }
@@ -48,6 +49,7 @@ impl Call {
             method,
             path: path.into(),
             content_type: None,
+            header: None,
             body: Bytes::new(),
         }
     }
@@ -56,6 +58,13 @@ impl Call {
     pub(crate) fn with_body(mut self, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         self.content_type = Some(HeaderValue::from_static(content_type));
         self.body = body.into();
+        self
+    }
+
+    /// The same call with one header more than the client's: a token that changes from time to time.
+    pub(crate) fn with_header(mut self, name: HeaderName, mut value: HeaderValue) -> Self {
+        value.set_sensitive(true);
+        self.header = Some((name, value));
         self
     }
 
@@ -89,6 +98,9 @@ impl Call {
         to.insert(HOST, server.authority().clone());
         if let Some(content_type) = &self.content_type {
             to.insert(CONTENT_TYPE, content_type.clone());
+        }
+        if let Some((name, value)) = &self.header {
+            to.insert(name, value.clone());
         }
         Ok(request)
     }

@@ -111,6 +111,8 @@ mod report;
 #[cfg(feature = "middleware")]
 mod request;
 mod roster;
+#[cfg(feature = "middleware")]
+mod rotation;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(feature = "signal")]
@@ -143,7 +145,10 @@ pub use hook_socket::{HookError, HookSocket, exec_hook};
 pub use in_flight::{Closed, InFlightGuard};
 #[cfg(feature = "middleware")]
 #[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
-pub use middleware::{DrainFuture, DrainLayer, DrainService, StreamLayer, StreamService};
+pub use middleware::{
+    DeadlineFuture, DeadlineLayer, DeadlineService, DrainFuture, DrainLayer, DrainService,
+    StreamLayer, StreamService,
+};
 pub use phase::Phase;
 #[cfg(all(feature = "hook", feature = "probe"))]
 #[cfg_attr(docsrs, doc(cfg(all(feature = "hook", feature = "probe"))))]

@@ -251,20 +251,6 @@ pub(crate) fn has_no_body(method: &Method, status: http::StatusCode) -> bool {
         || status.is_informational()
 }
 
-/// Whether a client is asked now to take its next request elsewhere. `share` is the client's place among all,
-/// between 0 and 1: in the first half of the lame duck a growing share is asked, in the second all are, so that they
-/// do not come as a herd to the other pods.
-pub(crate) fn is_asked_to_leave(state: &State, share: f64) -> bool {
-    match state.phase() {
-        Phase::Starting | Phase::Ready | Phase::PreStop => false,
-        Phase::LameDuck => match state.signal().lame_duck {
-            Some((from, length)) => from.elapsed() >= (length / 2).mul_f64(share),
-            None => false,
-        },
-        Phase::Draining | Phase::Stopping | Phase::Stopped => true,
-    }
-}
-
 /// Whether a request that arrives now is refused though the drain is on: as the service chose.
 pub(crate) fn is_refused(state: &State) -> bool {
     state.phase() >= Phase::Draining && state.settings.late_requests == LateRequests::Refuse

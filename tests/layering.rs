@@ -22,7 +22,10 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("record, lower", &["report"]),
     ("record", &["state"]),
     ("waist, lower", &["handle"]),
-    ("waist", &["hook", "hook_call", "registry", "stream"]),
+    (
+        "waist",
+        &["hook", "hook_call", "registry", "rotation", "stream"],
+    ),
     // A request's body may be a stream.
     ("waist, upper", &["request"]),
     (

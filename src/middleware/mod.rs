@@ -1,5 +1,6 @@
 //! [`DrainLayer`]: the request edge for stock servers, and for what only a route can say.
 
+mod deadline_layer;
 mod stream_layer;
 
 use std::fmt;
@@ -18,14 +19,17 @@ use tower::{Layer, Service};
 use crate::error::BoxError;
 use crate::handle::{Guard, ShutdownHandle};
 use crate::peers::Peer;
+use crate::phase::Phase;
 use crate::request::{
-    ConnectionInfo, Ending, Exempt, Head, Ticket, TrackedBody, has_no_body, is_asked_to_leave,
-    is_exempt, is_refused, say_close,
+    ConnectionInfo, Ending, Exempt, Head, Ticket, TrackedBody, has_no_body, is_exempt, is_refused,
+    say_close,
 };
 use crate::roster::{Straggler, Work, WorkKind};
+use crate::rotation::is_asked;
 use crate::stream::{StopSignal, StreamBody, is_grpc, refusal};
 use crate::sync::lock;
 
+pub use deadline_layer::{DeadlineFuture, DeadlineLayer, DeadlineService};
 pub use stream_layer::{StreamLayer, StreamService};
 
 /// Counts requests in flight, from their head to the end of their response body, and asks HTTP/1 clients to leave
@@ -358,9 +362,14 @@ impl LayerTicket {
 
     /// Only for a request that nobody below counts: `serve` asks its own clients, each at its moment.
     fn asks_to_leave(&self, handle: &ShutdownHandle) -> bool {
+        if self.counted.is_none() || handle.phase() < Phase::LameDuck {
+            return false;
+        }
         // Without a connection there is no place among all clients: a random one, anew for each answer, asks a
-        // growing share of them just the same.
-        self.counted.is_some() && is_asked_to_leave(handle.state(), crate::random::share())
+        // growing share of them just the same. Nor is there a beginning: all were there before.
+        let signal = handle.state().signal();
+        let began = signal.lame_duck.map_or_else(Instant::now, |(from, _)| from);
+        is_asked(&signal, began, crate::random::share())
     }
 }
 

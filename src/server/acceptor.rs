@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::handle::{Guard, ShutdownHandle};
 use crate::phase::Phase;
+use crate::random::Spread;
 use crate::roster::{Straggler, Work};
 use crate::state::{Haste, Signal};
 
@@ -40,6 +41,8 @@ pub(super) struct Acceptor<L: Listener> {
     /// How long it may last for want of file descriptors. An accept then fails whether somebody waits or not.
     patience: Duration,
     accepted: u64,
+    /// The places of connections in the rotation.
+    shares: Spread,
 }
 
 struct Sweep {
@@ -96,6 +99,7 @@ impl<L: Listener> Acceptor<L> {
             sweep: None,
             patience,
             accepted: 0,
+            shares: Spread::new(),
         }
     }
 
@@ -154,7 +158,7 @@ impl<L: Listener> Acceptor<L> {
                 if let Some(open) = &self.open {
                     open.listen_to(&io);
                 }
-                let share = golden_share(self.accepted);
+                let share = self.shares.next();
                 self.accepted += 1;
                 // Refused only after a force close: the drain was cut while the listener was open.
                 let connection = Connection::accepted(&self.handle, peer, share).ok()?;
@@ -276,12 +280,6 @@ impl<L: Listener> fmt::Display for Acceptor<L> {
             None => f.write_str("closed"),
         }
     }
-}
-
-/// The n-th of a sequence that fills the range from 0 to 1 evenly however far it goes: multiples of the golden ratio.
-#[allow(clippy::cast_precision_loss)] // past 2^53 connections the shares get coarser
-fn golden_share(n: u64) -> f64 {
-    (n as f64 * 0.618_033_988_749_894_9).fract()
 }
 
 /// Holds the drain open until the listener is swept and closed.

@@ -27,7 +27,8 @@ use crate::sync::lock;
 pub(super) struct Connection {
     handle: ShutdownHandle,
     pub(super) peer: Option<SocketAddr>,
-    since: Instant,
+    /// When it was accepted.
+    pub(super) since: Instant,
     /// Its place among all clients, between 0 and 1: when it is asked to leave.
     pub(super) share: f64,
     received: AtomicU64,
@@ -52,6 +53,8 @@ struct Inner {
     idle_since: Instant,
     /// The request that was upgraded.
     upgraded: Option<Active>,
+    /// A request began here.
+    requested: bool,
     /// A request ended here that was not exempt: the next one may be on its way.
     used: bool,
     /// The transport is gone. Handlers of HTTP/2 are tasks of their own and may take notice later.
@@ -107,6 +110,7 @@ impl Connection {
                 seen: 0,
                 idle_since: now,
                 upgraded: None,
+                requested: false,
                 used: false,
                 closed: false,
                 entry: None,
@@ -117,6 +121,11 @@ impl Connection {
 
     pub(super) fn is_http2(&self) -> bool {
         lock(&self.inner).version == Some(Version::HTTP_2)
+    }
+
+    /// Whether a request of it has begun, ever.
+    pub(super) fn has_requested(&self) -> bool {
+        lock(&self.inner).requested
     }
 
     pub(super) fn received(&self) -> u64 {
@@ -154,6 +163,7 @@ impl Connection {
         let received = self.received();
         let mut inner = lock(&self.inner);
         inner.version = Some(head.version);
+        inner.requested = true;
         inner.seen = received;
         let key = inner.requests.insert(Active {
             route: head.route(),

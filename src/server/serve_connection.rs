@@ -19,9 +19,9 @@ use tower::util::Oneshot;
 use crate::handle::ShutdownHandle;
 use crate::phase::Phase;
 use crate::request::{
-    ConnectionInfo, Ending, Exempt, Head, has_no_body, is_asked_to_leave, is_exempt, is_refused,
-    say_close,
+    ConnectionInfo, Ending, Exempt, Head, has_no_body, is_exempt, is_refused, say_close,
 };
+use crate::rotation::{asked_at, is_asked, is_late};
 use crate::state::Signal;
 use crate::stream::{StopSignal, StreamBody, is_grpc, refusal};
 
@@ -122,7 +122,13 @@ fn next_step(signal: &Signal, connection: &Connection, told: bool, linger: Durat
         (Phase::Starting | Phase::Ready | Phase::PreStop, ..) => Next::Wait,
         // HTTP/1 clients are told by a header on their next answer; only HTTP/2 has a word for it by itself.
         (Phase::LameDuck, Some((from, length)), _) if connection.is_http2() && !told => {
-            when(from + (length / 2).mul_f64(connection.share), Next::Tell)
+            let began = connection.since;
+            if is_late(from, length, began) && !connection.has_requested() {
+                // Pools that dial ahead of requests would dial without end.
+                Next::Wait
+            } else {
+                when(asked_at(from, length, began, connection.share), Next::Tell)
+            }
         }
         (Phase::LameDuck, ..) => Next::Wait,
         (Phase::Draining | Phase::Stopping | Phase::Stopped, _, since) => {
@@ -173,6 +179,12 @@ fn http1_step(
         // hyper would close over the head (hyper#3792): it gets its time, then the connection is dropped.
         Activity::PartialHead(since) => when(since.max(drain) + HEAD, Next::Close),
     }
+}
+
+/// Whether this answer asks its client to leave. Before the lame duck, for the price of a load.
+fn is_asked_to_leave(handle: &ShutdownHandle, connection: &Connection) -> bool {
+    handle.phase() >= Phase::LameDuck
+        && is_asked(&handle.state().signal(), connection.since, connection.share)
 }
 
 /// Counts the requests of one connection.
@@ -268,7 +280,7 @@ where
         let switch = *version <= Version::HTTP_11 && status == StatusCode::SWITCHING_PROTOCOLS;
         if connect || switch {
             ticket.connection.upgraded(ticket.key);
-        } else if is_asked_to_leave(handle.state(), ticket.connection.share) {
+        } else if is_asked_to_leave(handle, &ticket.connection) {
             say_close(*version, response.headers_mut());
         }
         let empty = has_no_body(method, status);

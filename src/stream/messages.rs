@@ -58,7 +58,9 @@ impl Messages {
 }
 
 /// `grpc-status` of what may be repeated elsewhere.
-pub(crate) const UNAVAILABLE: &str = "14";
+const UNAVAILABLE: &str = "14";
+/// `grpc-status` of what took longer than its client wanted.
+pub(crate) const DEADLINE_EXCEEDED: &str = "4";
 const STATUS: &str = "grpc-status";
 const MESSAGE: &str = "grpc-message";
 

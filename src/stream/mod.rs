@@ -8,7 +8,7 @@ mod signal;
 mod until_told;
 
 pub(crate) use body::{Piece, StreamBody};
-pub(crate) use messages::{is_grpc, refusal};
+pub(crate) use messages::{DEADLINE_EXCEEDED, is_grpc, only_trailers, refusal};
 pub use signal::StopSignal;
 pub use until_told::UntilTold;
 

@@ -7,7 +7,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod deadlines;
 mod events;
+mod grpc;
+mod late;
+mod rotation;
 mod signal;
 mod websocket;
 

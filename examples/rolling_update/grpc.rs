@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
 use futures::stream::BoxStream;
@@ -16,8 +17,7 @@ use tonic::server::{Grpc, NamedService};
 use tonic::{Request, Response, Status};
 use tower::{Service, service_fn};
 
-use crate::service::EVENT_EVERY;
-
+const MESSAGE_EVERY: Duration = Duration::from_millis(100);
 pub const GET: &str = "/demo.Demo/Get";
 pub const WATCH: &str = "/demo.Demo/Watch";
 /// A message of an answer.
@@ -61,7 +61,7 @@ type Messages = BoxStream<'static, Result<Bytes, Status>>;
 async fn watch(request: Request<Bytes>) -> Result<Response<Messages>, Status> {
     let first = stream::iter([Ok(Bytes::from_static(MESSAGE))]);
     let more = stream::repeat(Bytes::from_static(MESSAGE)).then(|message| async {
-        sleep(EVENT_EVERY).await;
+        sleep(MESSAGE_EVERY).await;
         Ok(message)
     });
     let messages = first.chain(more);

@@ -22,7 +22,7 @@ const SLOW: &str = "a small answer, after a while\n";
 const CHUNK: &[u8] = &[b'.'; 1024];
 const CHUNKS: usize = 20;
 const CHUNK_EVERY: Duration = Duration::from_millis(100);
-pub const EVENT_EVERY: Duration = Duration::from_millis(100);
+const EVENT_EVERY: Duration = Duration::from_millis(100);
 
 /// Lengths of complete answers.
 pub const FAST_BYTES: usize = FAST.len();

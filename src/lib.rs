@@ -41,9 +41,11 @@
 //!   [`DrainLayer`].
 //! - Several servers, stock servers, work without HTTP: [`ShutdownCoordinator::run`] with [`serve`](serve()),
 //!   [`DrainLayer`], [`ShutdownHandle::draining`], [`ShutdownHandle::spawn`], [`ShutdownHandle::guard`].
+//! - In a cluster, and elsewhere: [`_docs::kubernetes`].
 //! - What happens when, and why: [`_docs::design`]. What becomes of each kind of client: [`_docs::connections`].
 //! - gRPC: [`_docs::grpc`].
 //! - A program that is not written in Rust, nginx or a JVM: [`_docs::process`] (feature `process`).
+//! - Server-sent events, WebSockets, gRPC streams, late requests, deadlines: [`_docs::streams`].
 //! - A registry of one's own: [`registry::Registry`].
 //!
 //! What each way promises:
@@ -54,6 +56,7 @@
 //! | requests counted until their body ends, with their route in the report | yes | yes (layer) | - | yes |
 //! | `Connection: close` on HTTP/1 in the lame duck | each client at its moment | a growing share of answers (layer) | - | a growing share of answers |
 //! | GOAWAY on HTTP/2 | a growing share in the lame duck | when `draining()` resolves | the same | the same |
+//! | streams told to end | yes | yes (layer) | yes (layer) | yes |
 //! | idle connections linger | yes | yes: `draining()` is held back | the same | no |
 //! | gRPC: `grpc-timeout`, interceptors | tower services only | - | yes | - |
 //!
@@ -63,9 +66,10 @@
 //!
 //! - servers: `axum` (`ConnectInfo` on the own loop, the probes as a `Router`, `c.listener`), `websocket`
 //!   (`StopSignal::websocket`), `tonic` (`c.incoming`), `tonic-health` (`c.grpc_health`);
-//! - registries: `memory` (the embedded one), `consul`, `etcd`, see [`registry`];
+//! - registries: `memory` (the embedded one), `consul`, `etcd`, `zookeeper`, see [`registry`];
 //! - Kubernetes' hooks into the process: `hook`; the binary `prestop`: `cli`;
 //! - `process`: any program under the coordinator (Linux);
+//! - `kubelet`: stops a service as Kubernetes does, for tests;
 //! - `serde`: the report as JSON.
 //!
 //! A feature adds API and never changes behaviour.
@@ -95,6 +99,10 @@ mod hook_call;
 #[cfg(all(feature = "hook", unix))]
 mod hook_socket;
 mod in_flight;
+#[cfg(feature = "kubelet")]
+#[cfg_attr(docsrs, doc(cfg(feature = "kubelet")))]
+pub mod kubelet;
+mod last_gasp;
 #[cfg(feature = "middleware")]
 mod middleware;
 mod peers;

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::budget::{Budget, Shares};
 use crate::deadline::Deadline;
 use crate::in_flight::InFlight;
+use crate::last_gasp::LastGasps;
 use crate::peers::Peers;
 use crate::phase::Phase;
 use crate::random::Spread;
@@ -221,6 +222,7 @@ pub(crate) struct State {
     pub(crate) settings: Settings,
     pub(crate) in_flight: InFlight,
     pub(crate) roster: Roster,
+    pub(crate) last_gasps: LastGasps,
     pub(crate) tally: Tally,
     pub(crate) streams: StreamTally,
     /// The places of streams, in the order in which they ask for one.
@@ -254,6 +256,7 @@ impl State {
             settings,
             in_flight: InFlight::new(),
             roster: Roster::new(),
+            last_gasps: LastGasps::default(),
             tally: Tally::default(),
             streams: StreamTally::default(),
             stream_places: Spread::new(),

@@ -7,6 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+#[path = "../examples/kind/orders.rs"]
+#[rustfmt::skip]
+mod orders;
 
 /// An example's program; `cargo test` builds them all before it runs a test.
 fn example(name: &str) -> Command {
@@ -140,6 +147,9 @@ fn rolling_update_ends_with_a_message_when_it_cannot_run() {
         (&["--stops", "0"], "--stops"),
         (&["--idle", "9", "--rate", "9"], "--idle"),
         (&["--strategy", "hope"], "hope"),
+        (&["--registry", "hope"], "hope"),
+        (&["--hook", "hope"], "hope"),
+        (&["--hook", "http", "--strategy", "kill"], "--strategy"),
         (
             &["--json", "/nonexistent/rows.json"],
             "/nonexistent/rows.json",
@@ -154,6 +164,18 @@ fn rolling_update_ends_with_a_message_when_it_cannot_run() {
         );
         assert!(!text.contains("panicked"), "{args:?}: {text}");
     }
+}
+
+#[test]
+fn rolling_update_says_which_registry_is_missing_and_where_to_get_it() {
+    let ended = example("rolling_update")
+        .args(["--registry", "consul"])
+        .env("PATH", "/nonexistent")
+        .output()
+        .expect("the example starts");
+    let text = stderr(&ended);
+    assert_eq!(ended.status.code(), Some(2), "{text}");
+    assert!(text.contains("there is no consul on PATH: "), "{text}");
 }
 
 #[test]
@@ -227,5 +249,218 @@ fn rolling_update_writes_its_rows_and_prestop_loses_nothing() {
         ];
         assert_eq!(keys, wanted.into());
         assert_eq!(row["failed"], 0);
+    }
+}
+
+/// The updater as the kubelet: a hook, SIGTERM, and nothing lost.
+#[test]
+fn rolling_update_runs_the_hooks_and_loses_nothing() {
+    let ended = output(
+        "rolling_update",
+        &[
+            "--hook",
+            "exec-own",
+            "--hook",
+            "http",
+            "--replicas",
+            "1",
+            "--rate",
+            "60",
+            "--seconds",
+            "3",
+        ],
+    );
+    let table = String::from_utf8_lossy(&ended.stdout).into_owned();
+    assert_eq!(ended.status.code(), Some(0), "{table}{}", stderr(&ended));
+    for part in [
+        "prestop: the lame duck is over",
+        "200 OK",
+        "prestop+exec-own lost 0 of",
+        "prestop+http lost 0 of",
+        "none needed SIGKILL",
+    ] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
+}
+
+/// The example `kind` as a process: where it listens, and what it says.
+struct Kind {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    http: SocketAddr,
+    grpc: SocketAddr,
+    probes: SocketAddr,
+    socket: String,
+    _scratch: Scratch,
+}
+
+impl Kind {
+    /// Ready: its postStart hook has said so.
+    fn start(name: &str, lame_duck: &str) -> Self {
+        let scratch = Scratch::new(name);
+        let socket = scratch.file("run/hook.sock");
+        let mut command = example("kind");
+        command.env("LAME_DUCK_SECONDS", lame_duck);
+        for variable in ["HTTP_ADDRESS", "GRPC_ADDRESS", "PROBE_ADDRESS"] {
+            command.env(variable, "127.0.0.1:0");
+        }
+        let mut child = command
+            .env("WARM_UP_SECONDS", "0")
+            .env("PRESTOP_SOCKET", &socket)
+            .spawn()
+            .expect("it starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let mut address = |variable| -> SocketAddr {
+            let line = lines.next().expect("a line").expect("text");
+            let (name, address) = line.split_once('=').expect("variable and address");
+            assert_eq!(name, variable);
+            address.parse().expect("an address")
+        };
+        let probes = address("PROBE_ADDRESS");
+        let (http, grpc) = (address("HTTP_ADDRESS"), address("GRPC_ADDRESS"));
+        let kind = Self {
+            child,
+            lines,
+            http,
+            grpc,
+            probes,
+            socket,
+            _scratch: scratch,
+        };
+        let started = kind.hook(&["prestop", "started"]);
+        assert_eq!(started.status.code(), Some(0), "{}", stderr(&started));
+        assert_eq!(get(kind.probes, "/readyz"), "HTTP/1.1 200 OK");
+        kind
+    }
+
+    /// The same program as the command of a hook.
+    fn hook(&self, args: &[&str]) -> Output {
+        example("kind")
+            .args(args)
+            .env("PRESTOP_SOCKET", &self.socket)
+            .output()
+            .expect("the hook starts")
+    }
+
+    /// SIGTERM, and what it said from the beginning to its end with exit code 0.
+    fn stop(mut self) -> Vec<String> {
+        signal(&self.child, Signal::TERM);
+        let said: Vec<String> = self.lines.map(|line| line.expect("text")).collect();
+        let code = self.child.wait().expect("it ends").code();
+        assert_eq!(code, Some(0), "{said:#?}");
+        said
+    }
+}
+
+#[test]
+fn kind_stops_its_consumer_first_finishes_every_request_and_flushes_last() {
+    use std::io::Write;
+    let mut kind = Kind::start("kind", "2");
+    // With a thread of its own: a client that nobody polls acknowledges no GOAWAY, and is waited for.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    // In flight when the stop begins, and for longer than its lame duck: a request over HTTP, one over gRPC, and a watch.
+    let mut slow = TcpStream::connect(kind.http).expect("it listens");
+    write!(slow, "GET /slow?ms=5000 HTTP/1.1\r\nHost: test\r\n\r\n").expect("connected");
+    let url = format!("http://{}", kind.grpc);
+    let channel = tonic::transport::Endpoint::from_shared(url).expect("a URL");
+    let (mut watch, order) = runtime.block_on(async {
+        let channel = channel.connect().await.expect("it listens");
+        let request = HealthCheckRequest {
+            service: "orders.v1.Orders".into(),
+        };
+        let mut health = HealthClient::new(channel.clone());
+        let watch = health.watch(request).await.expect("known").into_inner();
+        let mut orders = orders::orders_client::OrdersClient::new(channel);
+        let order = tokio::spawn(async move {
+            let order = orders::Order {
+                item: "tea".into(),
+                work_ms: 5000,
+            };
+            orders.place(order).await
+        });
+        (watch, order)
+    });
+    // The consumer has something to finish.
+    kind.lines
+        .by_ref()
+        .map(|line| line.expect("text"))
+        .find(|line| line.starts_with("consumer: took"))
+        .expect("it takes a message");
+
+    let hook = std::thread::scope(|threads| {
+        let hook = threads.spawn(|| kind.hook(&["prestop"]));
+        let statuses = runtime.block_on(async {
+            let mut statuses = Vec::new();
+            while let Some(answer) = watch.message().await.expect("ended, not cut") {
+                statuses.push(answer.status());
+            }
+            statuses
+        });
+        assert_eq!(
+            statuses[statuses.len() - 2..],
+            [ServingStatus::Serving, ServingStatus::NotServing]
+        );
+        hook.join().expect("no panic")
+    });
+    assert_eq!(hook.status.code(), Some(0), "{}", stderr(&hook));
+    let said = kind.stop();
+
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).expect("answered whole");
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    assert!(answer.ends_with("hello, at last\n"), "{answer}");
+    let receipt = runtime.block_on(order).expect("no panic");
+    assert_eq!(receipt.expect("finished").into_inner().number, 1);
+
+    let place = |what: &str| {
+        let found = said.iter().rposition(|line| line.starts_with(what));
+        found.unwrap_or_else(|| panic!("no {what:?} in {said:#?}"))
+    };
+    let no_more = place("consumer: takes no more");
+    assert!(place("consumer: finished") < no_more, "{said:#?}");
+    assert!(!said[no_more..].iter().any(|line| line.contains("took")));
+    assert!(said[place("flushed")].starts_with("flushed: 1 requests, 1 orders, "));
+    assert!(no_more < place("flushed") && place("flushed") < place("stopped in"));
+    assert!(said[place("stopped in")].contains("(preStop hook): clean"));
+}
+
+#[test]
+fn kind_s_load_counts_what_fails() {
+    let kind = Kind::start("kind-load", "0");
+    let (http, grpc) = (kind.http.to_string(), kind.grpc.to_string());
+    let load = output("kind", &["load", &http, &grpc, "1"]);
+    let text = String::from_utf8_lossy(&load.stdout).into_owned();
+    assert_eq!(load.status.code(), Some(0), "{text}{}", stderr(&load));
+    assert!(text.contains("failed requests: 0 of "), "{text}");
+    kind.stop();
+
+    // Nobody is there any more.
+    let load = output("kind", &["load", &http, &grpc, "1"]);
+    let text = String::from_utf8_lossy(&load.stdout).into_owned();
+    assert_eq!(load.status.code(), Some(1), "{text}");
+    assert!(!text.contains("failed requests: 0 of "), "{text}");
+    assert!(text.contains("Connection refused"), "{text}");
+}
+
+#[test]
+fn kind_says_what_is_wrong_with_its_arguments_and_its_environment() {
+    let usage = output("kind", &["load", "localhost:8080"]);
+    assert_eq!(usage.status.code(), Some(1));
+    assert!(stderr(&usage).contains("usage: load"), "{}", stderr(&usage));
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound").to_string();
+    for (variable, value) in [("PROBE_ADDRESS", &*address), ("WARM_UP_SECONDS", "soon")] {
+        let ended = example("kind")
+            .env("PROBE_ADDRESS", "127.0.0.1:0")
+            .env(variable, value)
+            .output()
+            .expect("it starts");
+        let text = stderr(&ended);
+        assert_eq!(ended.status.code(), Some(1), "{text}");
+        assert!(text.contains(variable) && text.contains(value), "{text}");
     }
 }

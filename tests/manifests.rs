@@ -1,4 +1,4 @@
-//! The manifests of `examples/kind`, read as the API server reads them (`kubectl apply` with strict
+//! The manifests of `examples/kind` and of the guide, read as the API server reads them (`kubectl apply` with strict
 //! field validation), and held against the code, the Dockerfile and the script that they go with.
 #![cfg(not(loom))]
 
@@ -417,4 +417,72 @@ async fn the_crate_takes_the_manifest_s_grace_period_with_the_hook_and_the_defau
         .lame_duck(std::time::Duration::from_secs(5))
         .build()
         .expect("it fits");
+}
+/// The YAML blocks of the guide: whole objects, or parts of a pod's spec.
+#[test]
+fn every_manifest_of_the_guide_is_what_the_api_takes() {
+    let guide = include_str!("../src/docs/kubernetes.md");
+    let mut seen = 0;
+    for block in guide.split("```yaml\n").skip(1) {
+        let block = block.split("\n```").next().expect("split yields one part");
+        for document in block.split("\n---\n") {
+            seen += 1;
+            let given: Value = serde_yaml_ng::from_str(document).expect(document);
+            if given["kind"].is_string() {
+                of_any_kind(document).unwrap_or_else(|error| panic!("{error}:\n{document}"));
+                continue;
+            }
+            // A part of a pod: made a whole one.
+            let spec = serde_json::from_value::<PodSpec>(with_containers(given.clone()))
+                .unwrap_or_else(|error| panic!("{error}:\n{document}"));
+            let written = serde_json::to_value(spec).expect("it was read");
+            let mut lost = Vec::new();
+            compare("", &given, &written, &mut lost);
+            assert!(lost.is_empty(), "{lost:?} is unknown in:\n{document}");
+        }
+    }
+    assert!(
+        seen >= 8,
+        "only {seen} manifests seen: the test reads the wrong file"
+    );
+}
+
+fn with_containers(mut pod: Value) -> Value {
+    if let Some(pod) = pod.as_object_mut() {
+        pod.entry("containers")
+            .or_insert_with(|| Value::Array(Vec::new()));
+    }
+    pod
+}
+
+#[test]
+fn the_guide_s_sums_are_the_grace_period() {
+    let guide = include_str!("../src/docs/kubernetes.md");
+    let rows: Vec<Vec<&str>> = guide
+        .lines()
+        .skip_while(|line| !line.starts_with("| | G = "))
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.split('|').map(str::trim).collect())
+        .collect();
+    for column in 2..=4 {
+        let number = |row: &[&str]| -> f64 {
+            let cell = row[column].trim_start_matches("G = ");
+            cell.trim_end_matches(" s").parse().expect(cell)
+        };
+        let sum: f64 = rows[2..].iter().map(|row| number(row)).sum();
+        assert!((sum - number(&rows[0])).abs() < 0.001, "{sum}");
+    }
+    assert_eq!(rows.len(), 7, "{rows:?}");
+}
+
+/// Every rule that the documentation cites is in the guide's table, in order.
+#[test]
+fn the_guide_lists_every_rule() {
+    let guide = include_str!("../src/docs/kubernetes.md");
+    let listed: Vec<&str> = guide
+        .lines()
+        .filter_map(|line| line.strip_prefix("| R")?.split(' ').next())
+        .collect();
+    let all: Vec<String> = (1..=34).map(|number| number.to_string()).collect();
+    assert_eq!(listed, all);
 }

@@ -79,7 +79,8 @@ async fn run(http: &str, grpc: &str, length: Duration) -> Result<(), BoxError> {
                 item: "tea".into(),
                 work_ms: 50,
             };
-            Ok(drop(orders.place(order).await?))
+            orders.place(order).await?;
+            Ok(())
         }
     })?;
     tokio::spawn(async move {

@@ -6,13 +6,15 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::registry::RegistryKind;
+
 /// Replaces the replicas of a small service under load, once per way of stopping, and counts what is lost.
 ///
 /// Starts a gateway, a registry and, as child processes, the replicas, all on 127.0.0.1. Sends requests through the
 /// gateway at a fixed rate and replaces the replicas one by one as a Kubernetes Deployment does (maxSurge 1,
 /// maxUnavailable 0). Nothing is retried, and the gateway, like kube-proxy, learns of a change one second late.
 ///
-/// Exit code: 0 when `prestop` lost nothing, 1 when it lost a request (or `prestop-axum` did, or the control `none`),
+/// Exit code: 0 when `prestop` lost nothing, 1 when it lost a request, or with a hook needed SIGKILL or its hook failed (or `prestop-axum` did, or the control `none`),
 /// 2 when the run could not be made, 130 when it was interrupted.
 #[derive(Debug, Parser)]
 #[command(
@@ -39,6 +41,18 @@ pub struct Options {
     /// How the replicas are stopped; repeat it for several [default: kill, exit, axum, prestop]
     #[arg(long = "strategy", value_name = "NAME", value_enum)]
     strategies: Vec<Strategy>,
+
+    /// The registry that the replicas are in; all but `memory` need their server on PATH
+    #[arg(long, value_name = "NAME", value_enum, default_value_t = RegistryKind::Memory)]
+    pub registry: RegistryKind,
+    /// The preStop hook of `prestop`'s replicas: it runs first, then comes SIGTERM; repeat it for several
+    #[arg(
+        long = "hook",
+        value_name = "STYLE",
+        value_enum,
+        conflicts_with = "strategies"
+    )]
+    hooks: Vec<Hook>,
 
     /// Requests per second, all kinds of clients together
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=5000))]
@@ -84,6 +98,13 @@ pub struct Options {
 impl Options {
     /// The strategies to run, in order and each once.
     pub fn strategies(&self) -> Vec<Strategy> {
+        if !self.hooks.is_empty() {
+            return self
+                .hooks
+                .iter()
+                .map(|hook| Strategy::Hooked(*hook))
+                .collect();
+        }
         if self.strategies.is_empty() {
             return vec![
                 Strategy::Kill,
@@ -119,6 +140,37 @@ pub enum Strategy {
     PrestopAxum,
     /// Nothing is replaced: shows that gateway and clients lose nothing by themselves
     None,
+    /// A preStop hook, SIGTERM, this crate: `coordinator.serve(..)`
+    #[value(skip)]
+    Hooked(Hook),
+}
+
+/// What a manifest has under `preStop`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Hook {
+    /// `exec`: the service's own binary
+    ExecOwn,
+    /// `exec`: the helper, `prestop hook`
+    ExecHelper,
+    /// `httpGet` on the probe listener, with the token
+    Http,
+    /// `sleep`: five seconds, of which the replica was told
+    Sleep,
+    /// Nothing: SIGTERM comes at once
+    None,
+}
+
+impl Hook {
+    /// As on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ExecOwn => "exec-own",
+            Self::ExecHelper => "exec-helper",
+            Self::Http => "http",
+            Self::Sleep => "sleep",
+            Self::None => "none",
+        }
+    }
 }
 
 impl Strategy {
@@ -131,6 +183,11 @@ impl Strategy {
             Self::Prestop => "prestop",
             Self::PrestopAxum => "prestop-axum",
             Self::None => "none",
+            Self::Hooked(Hook::ExecOwn) => "prestop+exec-own",
+            Self::Hooked(Hook::ExecHelper) => "prestop+exec-helper",
+            Self::Hooked(Hook::Http) => "prestop+http",
+            Self::Hooked(Hook::Sleep) => "prestop+sleep",
+            Self::Hooked(Hook::None) => "prestop+none",
         }
     }
 
@@ -148,14 +205,32 @@ impl Strategy {
             Self::Prestop => "SIGTERM, prestop",
             Self::PrestopAxum => "SIGTERM, prestop around stock axum::serve",
             Self::None => "nothing is replaced",
+            Self::Hooked(Hook::ExecOwn) => "preStop exec [APP, prestop], then SIGTERM, prestop",
+            Self::Hooked(Hook::ExecHelper) => "preStop exec [prestop, hook], then SIGTERM, prestop",
+            Self::Hooked(Hook::Http) => "preStop httpGet /prestop, then SIGTERM, prestop",
+            Self::Hooked(Hook::Sleep) => "preStop sleep 5, then SIGTERM, prestop",
+            Self::Hooked(Hook::None) => "no preStop hook, SIGTERM, prestop",
         }
     }
 
     /// Whether the replica takes itself out of the registry. If not, its entry stays until the TTL is over.
     pub const fn leaves_registry(self) -> bool {
         match self {
-            Self::Axum | Self::AxumSleep | Self::Prestop | Self::PrestopAxum | Self::None => true,
+            Self::Axum
+            | Self::AxumSleep
+            | Self::Prestop
+            | Self::PrestopAxum
+            | Self::None
+            | Self::Hooked(_) => true,
             Self::Kill | Self::Exit => false,
+        }
+    }
+
+    /// The hook that comes before the signal.
+    pub const fn hook(self) -> Hook {
+        match self {
+            Self::Hooked(hook) => hook,
+            _ => Hook::None,
         }
     }
 }
@@ -171,9 +246,11 @@ impl fmt::Display for Strategy {
 pub struct ReplicaArgs {
     #[arg(long, value_enum)]
     pub strategy: Strategy,
-    /// The registry's HTTP address.
+    /// The registry's address.
     #[arg(long)]
     pub registry: SocketAddr,
+    #[arg(long, value_enum)]
+    pub registry_kind: RegistryKind,
     /// This instance's id in the registry.
     #[arg(long)]
     pub id: String,
@@ -186,4 +263,7 @@ pub struct ReplicaArgs {
     /// How long prestop keeps idle connections readable.
     #[arg(long)]
     pub linger_ms: Option<u64>,
+    /// The hook in its manifest.
+    #[arg(long, value_enum)]
+    pub hook: Hook,
 }

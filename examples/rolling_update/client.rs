@@ -11,14 +11,11 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HOST, HeaderValue};
 use hyper::{Request, Response, StatusCode};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::gateway::Refused;
 use crate::mix::{Ask, Via};
 use crate::pool::{Http2Pool, KeepAlive, Member};
-use crate::streams::{self, Stay};
 use crate::wire::{Http1, NoBody, Payload};
 
 /// Why a request failed, in the order in which a request meets them.
@@ -43,52 +40,36 @@ pub struct Target {
     pub refused: Refused,
 }
 
-/// The service's two ports.
-#[derive(Clone)]
-pub struct Targets {
-    pub http: Target,
-    pub grpc: Target,
-}
-
-/// All clients of the gateway.
+/// The clients of the gateway that ask and are answered.
 pub struct Clients {
-    targets: Targets,
+    target: Target,
     keep_alive: KeepAlive,
     slow: KeepAlive,
     http2: Http2Pool,
-    grpc: Http2Pool,
-    /// Who stays leaves.
-    over: CancellationToken,
 }
 
 impl Clients {
-    pub fn new(targets: Targets, rate: u32, over: CancellationToken) -> Self {
+    pub fn new(target: Target, rate: u32) -> Self {
         Self {
-            targets,
+            target,
             keep_alive: KeepAlive::new(crate::mix::keep_alive_connections(rate)),
             slow: KeepAlive::new(crate::mix::slow_connections(rate)),
             http2: Http2Pool::new(crate::mix::http2_connections(rate)),
-            grpc: Http2Pool::new(crate::mix::http2_connections(rate)),
-            over,
         }
     }
 
-    /// Sends one request and reads its answer; when that was there, which for an answer without an end is its beginning.
+    /// Sends one request and reads its answer; when that was whole.
     ///
     /// # Errors
     ///
     /// Why it failed, for the client's row in the table.
     pub async fn send(&self, ask: Ask) -> Result<Instant, Failure> {
-        let stay = || Stay {
-            until: Instant::now() + ask.stays,
-            over: self.over.clone(),
-        };
         match ask.via {
             Via::KeepAlive => self.send_kept(&self.keep_alive, ask).await,
             Via::SlowKeepAlive => self.send_kept(&self.slow, ask).await,
             Via::NewConnection => {
-                let mut connection = self.dial_http1().await?;
-                let response = self.http1(&mut connection, &ask.path).await?;
+                let mut connection = self.target.dial_http1().await?;
+                let response = self.target.http1(&mut connection, &ask.path).await?;
                 read_answer(response, ask.bytes).await?;
                 Ok(Instant::now())
             }
@@ -97,24 +78,9 @@ impl Clients {
                     .uri(format!("http://{SERVICE_HOST}{}", ask.path))
                     .body(Payload::default())
                     .expect("the path is one of ours, and valid");
-                let response = http2(&self.http2, &self.targets.http, request).await?;
+                let response = self.target.http2(&self.http2, request).await?;
                 read_answer(response, ask.bytes).await?;
                 Ok(Instant::now())
-            }
-            Via::Events => {
-                let mut connection = self.dial_http1().await?;
-                let response = self.http1(&mut connection, &ask.path).await?;
-                streams::read_events(response, &stay()).await
-            }
-            Via::WebSocket => self.websocket(&stay()).await,
-            Via::GrpcUnary => {
-                let call = streams::call(&ask.path);
-                streams::read_unary(http2(&self.grpc, &self.targets.grpc, call).await?).await
-            }
-            Via::GrpcStream => {
-                let call = streams::call(&ask.path);
-                let response = http2(&self.grpc, &self.targets.grpc, call).await?;
-                streams::read_stream(response, &stay()).await
             }
         }
     }
@@ -131,43 +97,13 @@ impl Clients {
                 Ok(response) => return finish_kept(pool, kept, response, ask.bytes).await,
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent,
-                    None => return Err(self.targets.http.no_head(kept.connection.local)),
+                    None => return Err(self.target.no_head(kept.connection.local)),
                 },
             }
         }
-        let mut new = Member::new(pool, self.dial_http1().await?);
-        let response = self.http1(&mut new.connection, &ask.path).await?;
+        let mut new = Member::new(pool, self.target.dial_http1().await?);
+        let response = self.target.http1(&mut new.connection, &ask.path).await?;
         finish_kept(pool, new, response, ask.bytes).await
-    }
-
-    /// One request on a connection dialled for it.
-    async fn http1(
-        &self,
-        connection: &mut Http1,
-        path: &str,
-    ) -> Result<Response<Incoming>, Failure> {
-        let sent = connection.sender.try_send_request(http1_request(path));
-        sent.await
-            .map_err(|_| self.targets.http.no_head(connection.local))
-    }
-
-    async fn dial_http1(&self) -> Result<Http1, Failure> {
-        let target = &self.targets.http;
-        Http1::dial(target.gateway)
-            .await
-            .map_err(|local| target.no_connection(local))
-    }
-
-    async fn websocket(&self, stay: &Stay) -> Result<Instant, Failure> {
-        let target = &self.targets.http;
-        let stream = TcpStream::connect(target.gateway)
-            .await
-            .map_err(|_| Failure::Refused)?;
-        let local = stream.local_addr().map_err(|_| Failure::Reset)?;
-        // A socket that is dead by now says so to the next who asks.
-        let _ = stream.set_nodelay(true);
-        let opened = streams::websocket(stream, stay).await;
-        opened.map_err(|failed| failed.unwrap_or_else(|| target.no_head(local)))
     }
 }
 
@@ -186,34 +122,51 @@ async fn finish_kept(
     Ok(answered)
 }
 
-async fn http2(
-    pool: &Http2Pool,
-    target: &Target,
-    mut request: Request<Payload>,
-) -> Result<Response<Incoming>, Failure> {
-    let slot = pool.next_slot();
-    loop {
-        let (mut connection, new) = slot
-            .open(target.gateway)
+impl Target {
+    /// One request on a connection dialled for it; the head of its answer.
+    pub async fn http1(
+        &self,
+        connection: &mut Http1,
+        path: &str,
+    ) -> Result<Response<Incoming>, Failure> {
+        let sent = connection.sender.try_send_request(http1_request(path));
+        sent.await.map_err(|_| self.no_head(connection.local))
+    }
+
+    pub async fn dial_http1(&self) -> Result<Http1, Failure> {
+        Http1::dial(self.gateway)
             .await
-            .map_err(|local| target.no_connection(local))?;
-        match connection.sender.try_send_request(request).await {
-            Ok(response) => return Ok(response),
-            Err(mut error) => match error.take_message() {
-                // GOAWAY was read before the request was written.
-                Some(unsent) if !new => request = unsent,
-                _ => return Err(target.no_head(connection.local)),
-            },
+            .map_err(|local| self.no_connection(local))
+    }
+
+    /// One request on a shared connection; the head of its answer.
+    pub async fn http2(
+        &self,
+        pool: &Http2Pool,
+        mut request: Request<Payload>,
+    ) -> Result<Response<Incoming>, Failure> {
+        let slot = pool.next_slot();
+        loop {
+            let (mut connection, new) = slot
+                .open(self.gateway)
+                .await
+                .map_err(|local| self.no_connection(local))?;
+            match connection.sender.try_send_request(request).await {
+                Ok(response) => return Ok(response),
+                Err(mut error) => match error.take_message() {
+                    // GOAWAY was read before the request was written.
+                    Some(unsent) if !new => request = unsent,
+                    _ => return Err(self.no_head(connection.local)),
+                },
+            }
         }
     }
-}
 
-impl Target {
     fn no_connection(&self, local: Option<SocketAddr>) -> Failure {
         local.map_or(Failure::Refused, |local| self.no_head(local))
     }
 
-    fn no_head(&self, local: SocketAddr) -> Failure {
+    pub fn no_head(&self, local: SocketAddr) -> Failure {
         if self.refused.contains(local) {
             Failure::Refused
         } else {

@@ -3,31 +3,36 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use hyper::{Method, StatusCode};
+use prestop::HookSocket;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::call::call;
-use crate::cli::Strategy;
+use crate::cli::{Hook, Strategy};
+use crate::kubelet::{Container, GRACE, Hooked, pre_stop};
+use crate::registration::Addresses;
+use crate::registry::RegistryKind;
 
 /// How long the registry believes in a replica that does not beat.
 pub const TTL: Duration = Duration::from_secs(10);
-/// terminationGracePeriodSeconds, at its Kubernetes default.
-const GRACE: Duration = Duration::from_secs(30);
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a replica is told about its surroundings.
 #[derive(Clone, Copy)]
 pub struct Surroundings {
     pub strategy: Strategy,
-    /// The registry's HTTP address.
+    /// The registry, and its address.
+    pub kind: RegistryKind,
     pub registry: SocketAddr,
     /// How long it may still be called after it has left the registry.
     pub visibility: Duration,
@@ -39,6 +44,24 @@ pub struct Surroundings {
 pub struct Fleet {
     replicas: VecDeque<Replica>,
     born: usize,
+    sockets: Sockets,
+}
+
+/// Where the replicas have their hook sockets; gone with the harness.
+struct Sockets(PathBuf);
+
+impl Default for Sockets {
+    fn default() -> Self {
+        let name = format!("rolling-update-{}", std::process::id());
+        Self(std::env::temp_dir().join(name))
+    }
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        // There is none where no replica had a hook.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 struct Replica {
@@ -48,12 +71,14 @@ struct Replica {
     _stdin: ChildStdin,
     /// Held open too: a child that prints more must not die of it.
     stdout: BufReader<ChildStdout>,
+    container: Container,
 }
 
-/// What a replica is called: its id in the registry, and its pid.
+/// What a replica is called: its id in the registry, where it listens, and its pid.
 #[derive(Clone, Debug)]
 pub struct Name {
     pub id: String,
+    pub addresses: Addresses,
     pub pid: Pid,
 }
 
@@ -67,8 +92,11 @@ impl fmt::Display for Name {
 #[derive(Clone, Debug)]
 pub struct Stop {
     pub name: Name,
-    /// From the signal to the end of the process.
+    /// When its hook began, or else when the signal was sent.
+    pub told: Instant,
+    /// From then to the end of the process.
     pub took: Duration,
+    pub hook: Option<Hooked>,
     pub status: ExitStatus,
     /// The grace period was over and it got SIGKILL.
     pub forced: bool,
@@ -78,6 +106,10 @@ impl Stop {
     /// How the process ended, in words.
     pub fn ending(&self) -> String {
         ending(self.status)
+    }
+
+    pub fn hook_failed(&self) -> bool {
+        self.hook.as_ref().is_some_and(|hook| hook.said.is_err())
     }
 }
 
@@ -98,18 +130,21 @@ impl Fleet {
     pub async fn start(&mut self, around: Surroundings) -> Result<Name, String> {
         self.born += 1;
         let id = format!("r{}", self.born);
-        let replica = spawn(id, around)?;
-        let name = replica.name.clone();
+        let socket = self.sockets.0.join(&id).join("hook.sock");
+        let replica = spawn(id, around, socket)?;
+        let mut name = replica.name.clone();
         self.replicas.push_back(replica);
         let replica = self.replicas.back_mut().expect("a replica was just pushed");
         match timeout(START_LIMIT, replica.ready()).await {
-            Ok(ready) => ready.map_err(|error| format!("starting replica {name}: {error}"))?,
+            Ok(Ok(addresses)) => name.addresses = addresses,
+            Ok(Err(error)) => return Err(format!("starting replica {name}: {error}")),
             Err(_) => {
                 return Err(format!(
                     "replica {name} was not ready within {START_LIMIT:?}"
                 ));
             }
         }
+        replica.name = name.clone();
         Ok(name)
     }
 
@@ -133,12 +168,14 @@ impl Fleet {
             | Strategy::AxumSleep
             | Strategy::Prestop
             | Strategy::PrestopAxum
+            | Strategy::Hooked(_)
             | Strategy::None => Signal::TERM,
         };
-        let signalled = Instant::now();
+        let began = Instant::now();
+        let (hook, left) = pre_stop(strategy.hook(), &replica.container).await;
         // The pid is still this child's: it is only given back by waiting, which happens below.
         kill_process(name.pid, signal).map_err(|error| about(error.into()))?;
-        let waited = timeout(GRACE, replica.child.wait()).await;
+        let waited = timeout(left, replica.child.wait()).await;
         let forced = waited.is_err();
         let status = match waited {
             Ok(status) => status.map_err(about)?,
@@ -147,11 +184,13 @@ impl Fleet {
                 replica.child.wait().await.map_err(about)?
             }
         };
-        let took = signalled.elapsed();
+        let took = began.elapsed();
         self.replicas.pop_front();
         Ok(Stop {
             name,
+            told: began,
             took,
+            hook,
             status,
             forced,
         })
@@ -190,25 +229,32 @@ impl Fleet {
 }
 
 impl Replica {
-    async fn ready(&mut self) -> Result<(), String> {
+    async fn ready(&mut self) -> Result<Addresses, String> {
         let mut line = String::new();
         self.stdout
             .read_line(&mut line)
             .await
             .map_err(|error| format!("reading its address: {error}"))?;
-        let address: SocketAddr = line
+        let mut addresses = line
             .trim()
             .strip_prefix("listening ")
-            .and_then(|address| address.parse().ok())
-            .ok_or_else(|| format!("expected \"listening ADDRESS\", it printed {line:?}"))?;
-        while call(Method::GET, address, "/readyz", String::new()).await != Ok(StatusCode::OK) {
+            .into_iter()
+            .flat_map(str::split_whitespace)
+            .map_while(|address| address.parse().ok());
+        let (Some(http), Some(grpc)) = (addresses.next(), addresses.next()) else {
+            return Err(format!(
+                "expected \"listening ADDRESS ADDRESS\", it printed {line:?}"
+            ));
+        };
+        self.container.hook_address = addresses.next();
+        while call(Method::GET, http, "/readyz", String::new()).await != Ok(StatusCode::OK) {
             sleep(Duration::from_millis(20)).await;
         }
-        Ok(())
+        Ok(Addresses { http, grpc })
     }
 }
 
-fn spawn(id: String, around: Surroundings) -> Result<Replica, String> {
+fn spawn(id: String, around: Surroundings, socket: PathBuf) -> Result<Replica, String> {
     let about = |error: io::Error| format!("starting replica {id}: {error}");
     let program = std::env::current_exe().map_err(about)?;
     let mut command = Command::new(program);
@@ -216,9 +262,15 @@ fn spawn(id: String, around: Surroundings) -> Result<Replica, String> {
     if let Some(linger) = around.linger_ms {
         command.args(["--linger-ms", &linger.to_string()]);
     }
+    let (strategy, hook) = match around.strategy {
+        Strategy::Hooked(hook) => (Strategy::Prestop, hook),
+        other => (other, Hook::None),
+    };
     let mut child = command
-        .args(["--strategy", around.strategy.name()])
+        .args(["--strategy", strategy.name()])
+        .args(["--hook", hook.name()])
         .args(["--registry", &around.registry.to_string()])
+        .args(["--registry-kind", around.kind.name()])
         .args(["--id", &id])
         .args(["--ttl-ms", &TTL.as_millis().to_string()])
         .args([
@@ -231,6 +283,7 @@ fn spawn(id: String, around: Surroundings) -> Result<Replica, String> {
         )
         // What every container in a cluster has; prestop takes its defaults for Kubernetes from it.
         .env("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+        .env(HookSocket::VARIABLE, &socket)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         // A group of its own: Ctrl-C in a terminal goes to the harness alone, which then stops its children.
@@ -247,9 +300,21 @@ fn spawn(id: String, around: Surroundings) -> Result<Replica, String> {
         .and_then(Pid::from_raw)
         .expect("a child that was not waited for has a pid");
     Ok(Replica {
-        name: Name { id, pid },
+        name: Name {
+            id,
+            // Until it says better.
+            addresses: Addresses {
+                http: NOWHERE,
+                grpc: NOWHERE,
+            },
+            pid,
+        },
         child,
         _stdin: stdin,
         stdout: BufReader::new(stdout),
+        container: Container {
+            socket,
+            hook_address: None,
+        },
     })
 }

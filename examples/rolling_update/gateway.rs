@@ -14,7 +14,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout};
 
 use crate::splice::{reset, splice};
-use prestop::registry::memory::{Listed, MemoryRegistry};
 
 /// Age of the view: an endpoint controller and kube-proxy need about that long to pass a change on.
 pub const LAG: Duration = Duration::from_secs(1);
@@ -26,6 +25,9 @@ const JITTER: Duration = Duration::from_millis(50);
 /// Time between choosing a replica and dialling it, generous for a busy machine.
 const SLACK: Duration = Duration::from_millis(200);
 const DIAL_LIMIT: Duration = Duration::from_secs(10);
+
+/// Who is in the registry now.
+pub type Listed = Arc<dyn Fn() -> Vec<SocketAddr> + Send + Sync>;
 
 /// The bound port. It outlives the strategies, each of which has a registry of its own.
 pub struct Gateway {
@@ -58,9 +60,12 @@ impl Gateway {
         LAG + JITTER + SLACK + self.delay
     }
 
-    /// Forwards to the instances of `service` until the route is dropped, which cuts what is still connected.
-    pub fn route(&self, registry: MemoryRegistry, service: &'static str) -> Route {
-        let view = View::new(registry, service);
+    /// Forwards to the instances in the registry until the route is dropped, which cuts what is still connected.
+    pub fn route(&self, listed: Listed) -> Route {
+        let view = View {
+            source: listed,
+            history: Arc::default(),
+        };
         let refused = Refused::default();
         let mut tasks = JoinSet::new();
         tasks.spawn(follow(view.clone()));
@@ -86,9 +91,9 @@ pub struct Route {
 }
 
 impl Route {
-    /// Whether new connections may go to the instance `id` by now.
-    pub fn sees(&self, id: &str) -> bool {
-        self.view.now().iter().any(|instance| instance.id == id)
+    /// Whether new connections may go to the instance at `address` by now.
+    pub fn sees(&self, address: SocketAddr) -> bool {
+        self.view.now().contains(&address)
     }
 
     pub fn refused(&self) -> Refused {
@@ -125,34 +130,25 @@ impl Refused {
 /// The instances a new connection may be given: the registry's, `LAG` ago.
 #[derive(Clone)]
 struct View {
-    registry: MemoryRegistry,
-    service: &'static str,
+    source: Listed,
     history: Arc<Mutex<VecDeque<Reading>>>,
 }
 
 struct Reading {
     at: Instant,
-    instances: Arc<[Listed]>,
+    instances: Arc<[SocketAddr]>,
 }
 
 impl View {
-    fn new(registry: MemoryRegistry, service: &'static str) -> Self {
-        Self {
-            registry,
-            service,
-            history: Arc::default(),
-        }
-    }
-
     /// The newest reading that is `LAG` old; or, when the readings before it are too far apart, the one after.
-    fn now(&self) -> Arc<[Listed]> {
+    fn now(&self) -> Arc<[SocketAddr]> {
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let old = |reading: &Reading, age| now - reading.at >= age;
         if history.back().is_none_or(|last| old(last, REFRESH)) {
             history.push_back(Reading {
                 at: now,
-                instances: self.registry.instances(self.service).into(),
+                instances: (self.source)().into(),
             });
         }
         while history.get(1).is_some_and(|next| old(next, LAG))
@@ -190,8 +186,7 @@ async fn accept(listener: Arc<TcpListener>, view: View, refused: Refused, delay:
         let chosen = {
             let view = view.now();
             turn = turn.wrapping_add(1);
-            view.get(turn % view.len().max(1))
-                .map(|instance| instance.address)
+            view.get(turn % view.len().max(1)).copied()
         };
         connections.spawn(forward(client, peer, chosen, refused.clone(), delay));
         while connections.try_join_next().is_some() {}

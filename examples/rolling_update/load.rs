@@ -12,8 +12,8 @@ use tokio::task::{JoinHandle, JoinSet, yield_now};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{Clients, Failure, Targets};
-use crate::mix::{Ask, Kind};
+use crate::client::{Clients, Failure};
+use crate::mix::{Ask, Everyone, Kind, Task};
 use crate::pool::KeepAlive;
 use crate::tally::Tally;
 
@@ -28,29 +28,28 @@ pub struct Load {
 }
 
 impl Load {
-    pub fn start(targets: Targets, rate: u32, seed: u64) -> Self {
+    /// Who stays leaves when `over` is cancelled, which happens when nothing more is to be sent.
+    pub fn start(everyone: Everyone, rate: u32, seed: u64, over: CancellationToken) -> Self {
         let tally = Arc::new(Tally::default());
-        let stop = CancellationToken::new();
-        let clients = Arc::new(Clients::new(targets, rate, stop.clone()));
         let arrivals = tokio::spawn(arrive(
-            clients,
+            Arc::new(everyone),
             Arc::clone(&tally),
             rate,
             Rng::with_seed(seed),
-            stop.clone(),
+            over.clone(),
         ));
         Self {
             tally,
-            stop,
+            stop: over,
             arrivals,
         }
     }
 
     /// This many mostly idle clients in place of the mix.
-    pub fn start_idle(targets: Targets, clients: u32, seed: u64) -> Self {
+    pub fn start_idle(wire: Clients, clients: u32, seed: u64) -> Self {
         let tally = Arc::new(Tally::default());
         let stop = CancellationToken::new();
-        let wire = Arc::new(Clients::new(targets, 0, stop.clone()));
+        let wire = Arc::new(wire);
         let mut idle = JoinSet::new();
         for number in 0..clients {
             let random = Rng::with_seed(seed ^ u64::from(number) << 32);
@@ -89,7 +88,7 @@ impl Load {
 }
 
 async fn arrive(
-    clients: Arc<Clients>,
+    everyone: Arc<Everyone>,
     tally: Arc<Tally>,
     rate: u32,
     mut random: Rng,
@@ -108,8 +107,8 @@ async fn arrive(
         } else if stop.is_cancelled() {
             break;
         }
-        let ask = Ask::draw(&mut random);
-        requests.spawn(send(Arc::clone(&clients), Arc::clone(&tally), ask, due));
+        let task = Task::draw(&mut random);
+        requests.spawn(send(Arc::clone(&everyone), Arc::clone(&tally), task, due));
         while let Some(done) = requests.try_join_next() {
             done.expect("a request is never aborted and does not panic");
         }
@@ -150,9 +149,9 @@ async fn idle_client(
     }
 }
 
-async fn send(clients: Arc<Clients>, tally: Arc<Tally>, ask: Ask, due: Instant) {
-    let (kind, limit) = (ask.kind, ask.stays + REQUEST_LIMIT);
-    note(&tally, kind, due, limit, clients.send(ask)).await;
+async fn send(everyone: Arc<Everyone>, tally: Arc<Tally>, task: Task, due: Instant) {
+    let (kind, limit) = (task.kind(), task.limit());
+    note(&tally, kind, due, limit, everyone.send(task)).await;
 }
 
 /// Sends a request and notes what became of it. Its time counts from when it was due: a request that had to wait

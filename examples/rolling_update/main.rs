@@ -8,9 +8,9 @@
 //! load.rs ── mix.rs ── client.rs ── pool.rs ── wire.rs        the clients: nothing is retried
 //!    │                └─ streams.rs                          those that stay: events, WebSockets, gRPC
 //!    │ TCP
-//! gateway.rs ── splice.rs      layer 4; its view of the registry is one second old
+//! gateway.rs ── splice.rs      layer 4; its view of the registry (registry/) is one second old
 //!    │ TCP
-//! replica.rs ── service.rs, grpc.rs     child processes (fleet.rs), replaced one by one (update.rs)
+//! replica.rs ── service.rs, grpc.rs     child processes (fleet.rs), replaced one by one (update.rs), after a hook (kubelet.rs)
 //! ```
 
 // A binary has no outside: `pub` says that another module uses it.
@@ -22,11 +22,13 @@ mod client;
 mod fleet;
 mod gateway;
 mod grpc;
+mod kubelet;
 mod load;
 mod mix;
 mod pool;
 mod progress;
 mod registration;
+mod registry;
 mod replica;
 mod replica_prestop;
 mod service;
@@ -47,14 +49,17 @@ use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::{Cli, Options, Role, Strategy};
+use crate::cli::{Cli, Hook, Options, Role, Strategy};
 use crate::fleet::Fleet;
 use crate::gateway::Gateway;
 use crate::progress::say;
+use crate::registry::RegistryKind;
 use crate::tally::Row;
 use crate::update::{Gateways, Outcome, Plan, rolling_update};
 
 fn main() -> ExitCode {
+    // One line, and this program is its own preStop hook.
+    prestop::exec_hook();
     let cli = Cli::parse();
     if let Some(Role::Replica(args)) = cli.role {
         return replica::main(&args);
@@ -125,6 +130,7 @@ async fn run_all(
     fleet: &mut Fleet,
 ) -> Result<Vec<Outcome>, String> {
     let plan = Plan {
+        registry: options.registry,
         replicas: options.replicas,
         rate: options.rate,
         idle: options.idle,
@@ -134,6 +140,13 @@ async fn run_all(
         seed: options.seed.unwrap_or_else(|| fastrand::u64(0..1_000_000)),
     };
     say(&header(options, &plan, &gateways.http));
+    if options
+        .strategies()
+        .contains(&Strategy::Hooked(Hook::ExecHelper))
+    {
+        // Not after a minute.
+        kubelet::helper()?;
+    }
     let mut outcomes = Vec::new();
     for strategy in options.strategies() {
         say(&format!("\n{strategy}: {}\n", strategy.summary()));
@@ -155,8 +168,14 @@ fn header(options: &Options, plan: &Plan, gateway: &Gateway) -> String {
         None => format!("{} requests/s", plan.rate),
         Some(clients) => format!("{clients} mostly idle clients"),
     };
+    let registry = options.registry;
+    let registry = if registry == RegistryKind::Memory {
+        "in the embedded registry".to_owned()
+    } else {
+        format!("in {}", registry.name())
+    };
     format!(
-        "A rolling update of a service with {} under {load}, without retries{delay}.\n\
+        "A rolling update of a service with {} {registry} under {load}, without retries{delay}.\n\
          Gateway on {}, the other ports are ephemeral too; it learns of changes 1 s late.\n\
          Seed {} (--seed {} sends the same requests again).\n",
         replicas,
@@ -173,10 +192,18 @@ fn lost_by_prestop(outcomes: &[Outcome]) -> bool {
         .filter(|outcome| {
             matches!(
                 outcome.strategy,
-                Strategy::Prestop | Strategy::PrestopAxum | Strategy::None
+                Strategy::Prestop | Strategy::PrestopAxum | Strategy::Hooked(_) | Strategy::None
             )
         })
-        .any(|outcome| outcome.rows.iter().any(|row| row.failed > 0))
+        .any(|outcome| {
+            let with_hook = matches!(outcome.strategy, Strategy::Hooked(_));
+            outcome.rows.iter().any(|row| row.failed > 0)
+                || with_hook
+                    && outcome
+                        .stops
+                        .iter()
+                        .any(|stop| stop.forced || stop.hook_failed())
+        })
 }
 
 /// Where the rows go. Opened before the run, so that minutes are not spent on rows that can't be written.

@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use fastrand::Rng;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use crate::grpc;
+use crate::client::{Clients, Failure, Target};
+use crate::load::REQUEST_LIMIT;
 use crate::service::{FAST_BYTES, SLOW_BYTES, STREAM_BYTES};
+use crate::streams::{Visit, Visitors};
 
 /// A kind of client: one row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,10 +67,6 @@ pub enum Via {
     SlowKeepAlive,
     NewConnection,
     Http2,
-    Events,
-    WebSocket,
-    GrpcUnary,
-    GrpcStream,
 }
 
 /// A request to be sent.
@@ -74,19 +74,25 @@ pub struct Ask {
     pub kind: Kind,
     pub via: Via,
     pub path: String,
-    /// Length of a complete answer; of one without an end, 0.
+    /// Length of a complete answer.
     pub bytes: usize,
-    /// How long the client stays, where the answer has no end.
-    pub stays: Duration,
 }
 
-impl Ask {
-    /// The next request of the mix. The same seed gives the same requests to every strategy.
+/// What the load sends next.
+pub enum Task {
+    Ask(Ask),
+    /// gRPC, and clients that stay.
+    Visit(Visit),
+}
+
+impl Task {
+    /// The next of the mix. The same seed gives the same to every strategy.
     pub fn draw(random: &mut Rng) -> Self {
+        let fast = |kind, via| Self::Ask(Ask::fast(kind, via));
         match random.u32(0..200) {
-            0..72 => Self::fast(Kind::Http1KeepAlive, Via::KeepAlive),
-            72..108 => Self::fast(Kind::Http1New, Via::NewConnection),
-            108..152 => Self::fast(Kind::Http2, Via::Http2),
+            0..72 => fast(Kind::Http1KeepAlive, Via::KeepAlive),
+            72..108 => fast(Kind::Http1New, Via::NewConnection),
+            108..152 => fast(Kind::Http2, Via::Http2),
             152..170 => {
                 let ms = random.u64(500..=3_000);
                 let via = if random.bool() {
@@ -94,13 +100,12 @@ impl Ask {
                 } else {
                     Via::NewConnection
                 };
-                Self {
+                Self::Ask(Ask {
                     kind: Kind::Slow,
                     via,
                     path: format!("/slow?ms={ms}"),
                     bytes: SLOW_BYTES,
-                    stays: Duration::ZERO,
-                }
+                })
             }
             170..178 => {
                 let via = if random.bool() {
@@ -114,27 +119,75 @@ impl Ask {
                 } else {
                     "/stream"
                 };
-                Self {
+                Self::Ask(Ask {
                     kind: Kind::Stream,
                     via,
                     path: path.to_owned(),
                     bytes: STREAM_BYTES,
-                    stays: Duration::ZERO,
-                }
+                })
             }
-            178..194 => Self::staying(Kind::Grpc, Via::GrpcUnary, grpc::GET, Duration::ZERO),
+            178..194 => Self::Visit(Visit::Grpc),
             // Long enough to meet the end of a replica, short enough that its drain may wait for it.
             some => {
                 let stays = Duration::from_millis(random.u64(2_000..=12_000));
-                match some {
-                    194..196 => Self::staying(Kind::Sse, Via::Events, "/events", stays),
-                    196..198 => Self::staying(Kind::WebSocket, Via::WebSocket, "/echo", stays),
-                    _ => Self::staying(Kind::GrpcStream, Via::GrpcStream, grpc::WATCH, stays),
-                }
+                Self::Visit(match some {
+                    194..196 => Visit::Sse(stays),
+                    196..198 => Visit::WebSocket(stays),
+                    _ => Visit::GrpcStream(stays),
+                })
             }
         }
     }
 
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Ask(ask) => ask.kind,
+            Self::Visit(Visit::Sse(_)) => Kind::Sse,
+            Self::Visit(Visit::WebSocket(_)) => Kind::WebSocket,
+            Self::Visit(Visit::Grpc) => Kind::Grpc,
+            Self::Visit(Visit::GrpcStream(_)) => Kind::GrpcStream,
+        }
+    }
+
+    /// When it has failed, from when it was due.
+    pub fn limit(&self) -> Duration {
+        match self {
+            Self::Ask(_) | Self::Visit(Visit::Grpc) => REQUEST_LIMIT,
+            Self::Visit(Visit::Sse(stays) | Visit::WebSocket(stays) | Visit::GrpcStream(stays)) => {
+                *stays + REQUEST_LIMIT
+            }
+        }
+    }
+}
+
+/// All clients.
+pub struct Everyone {
+    clients: Clients,
+    visitors: Visitors,
+}
+
+impl Everyone {
+    pub fn new(http: Target, grpc: Target, rate: u32, over: CancellationToken) -> Self {
+        Self {
+            clients: Clients::new(http.clone(), rate),
+            visitors: Visitors::new(http, grpc, rate, over),
+        }
+    }
+
+    /// When it was answered; one that stays, when it got the first of its answer.
+    ///
+    /// # Errors
+    ///
+    /// Why it failed, for the client's row in the table.
+    pub async fn send(&self, task: Task) -> Result<Instant, Failure> {
+        match task {
+            Task::Ask(ask) => self.clients.send(ask).await,
+            Task::Visit(visit) => self.visitors.send(visit).await,
+        }
+    }
+}
+
+impl Ask {
     /// A request of a mostly idle client, and how long after it the next one is due.
     pub fn idle(random: &mut Rng) -> (Self, Duration) {
         let pause = Duration::from_millis(random.u64(1_000..=5_000));
@@ -147,17 +200,6 @@ impl Ask {
             via,
             path: "/fast".to_owned(),
             bytes: FAST_BYTES,
-            stays: Duration::ZERO,
-        }
-    }
-
-    fn staying(kind: Kind, via: Via, path: &str, stays: Duration) -> Self {
-        Self {
-            kind,
-            via,
-            path: path.to_owned(),
-            bytes: 0,
-            stays,
         }
     }
 }

@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use hyper::{Method, StatusCode};
+use prestop::Deadline;
+use prestop::registry::{Beat, Instance, Registry, RegistryError};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::call::call;
 use crate::cli::ReplicaArgs;
 
 /// The name all replicas register under.
@@ -16,89 +17,126 @@ pub const SERVICE: &str = "demo";
 pub const GRPC_SERVICE: &str = "demo-grpc";
 
 /// Where a replica listens.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Addresses {
     pub http: SocketAddr,
     pub grpc: SocketAddr,
 }
 
-/// The entries of both ports, and the heartbeats that keep them alive.
-pub struct Registration(Vec<(Entry, JoinHandle<()>)>);
+/// What a call to the registry may take.
+const CALL: Duration = Duration::from_secs(2);
 
-#[derive(Clone)]
-struct Entry {
-    registry: SocketAddr,
-    path: String,
-    address: SocketAddr,
-    ttl_ms: u64,
+type Entry = Box<dyn prestop::registry::Registration>;
+
+/// The entries of both ports.
+pub struct Registration([Kept; 2]);
+
+/// An entry and the heartbeat that keeps it alive.
+struct Kept {
+    leave: oneshot::Sender<()>,
+    heart: JoinHandle<Entry>,
+}
+
+/// What a replica registers with, and as what: one for each port.
+///
+/// # Errors
+///
+/// When the adapter can't be made.
+pub fn memberships(
+    args: &ReplicaArgs,
+    addresses: Addresses,
+) -> Result<[(Box<dyn Registry>, Instance); 2], String> {
+    let adapter = || {
+        args.registry_kind
+            .adapter(
+                args.registry,
+                Duration::from_millis(args.ttl_ms),
+                // How old the gateway's view may be.
+                Duration::from_millis(args.visibility_ms),
+            )
+            .map_err(|error| format!("using the registry: {error}"))
+    };
+    let http = Instance::new(SERVICE, addresses.http).with_id(&args.id);
+    // Not every registry has ids by service.
+    let grpc = Instance::new(GRPC_SERVICE, addresses.grpc).with_id(format!("{}-grpc", args.id));
+    Ok([(adapter()?, http), (adapter()?, grpc)])
 }
 
 impl Registration {
-    /// Registers both addresses and starts the heartbeats, three to a TTL.
+    /// Registers both ports and starts the heartbeats.
     ///
     /// # Errors
     ///
     /// When the registry does not take one.
     pub async fn register(args: &ReplicaArgs, addresses: Addresses) -> Result<Self, String> {
-        let mut entries = Vec::new();
-        for (service, address) in [(GRPC_SERVICE, addresses.grpc), (SERVICE, addresses.http)] {
-            let entry = Entry {
-                registry: args.registry,
-                path: format!("/v1/services/{service}/instances/{}", args.id),
-                address,
-                ttl_ms: args.ttl_ms,
-            };
-            entry.put().await?;
-            let heart = tokio::spawn(beat(entry.clone()));
-            entries.push((entry, heart));
-        }
-        Ok(Self(entries))
+        let [http, grpc] = memberships(args, addresses)?;
+        Ok(Self([
+            Kept::register(http).await?,
+            Kept::register(grpc).await?,
+        ]))
     }
 
-    /// Stops the heartbeats, waits until they have stopped (one under way would bring the entry back), and removes the
+    /// Stops the heartbeats, waits until they have stopped (one under way would bring its entry back), and removes the
     /// entries.
     ///
     /// # Errors
     ///
     /// When the registry does not answer as it should. An entry that is gone already is what was wanted.
     pub async fn leave(self) -> Result<(), String> {
-        for (entry, heart) in self.0 {
-            heart.abort();
-            // The error is the abort itself.
-            let _ = heart.await;
-            entry.delete().await?;
-        }
-        Ok(())
+        let [http, grpc] = self.0;
+        let (http, grpc) = tokio::join!(http.leave(), grpc.leave());
+        http.and(grpc)
     }
 }
 
-impl Entry {
-    async fn delete(&self) -> Result<(), String> {
-        let status = call(Method::DELETE, self.registry, &self.path, String::new()).await?;
-        match status {
-            StatusCode::NO_CONTENT | StatusCode::NOT_FOUND => Ok(()),
-            other => Err(format!("DELETE {}: {other}", self.path)),
-        }
+impl Kept {
+    async fn register((registry, instance): (Box<dyn Registry>, Instance)) -> Result<Self, String> {
+        let entry = register(&*registry, &instance)
+            .await
+            .map_err(|error| format!("registering: {error}"))?;
+        let (leave, left) = oneshot::channel();
+        let heart = tokio::spawn(beat(registry, instance, entry, left));
+        Ok(Self { leave, heart })
     }
 
-    async fn put(&self) -> Result<(), String> {
-        let path = format!("{}?ttl_ms={}", self.path, self.ttl_ms);
-        let body = format!(r#"{{"address":"{}","metadata":{{}}}}"#, self.address);
-        match call(Method::PUT, self.registry, &path, body).await? {
-            StatusCode::NO_CONTENT => Ok(()),
-            other => Err(format!("PUT {path}: {other}")),
-        }
+    async fn leave(self) -> Result<(), String> {
+        // It ends only for this.
+        let _ = self.leave.send(());
+        let mut entry = self
+            .heart
+            .await
+            .map_err(|error| format!("stopping the heartbeat: {error}"))?;
+        let left = entry.deregister(Deadline::after(CALL)).await;
+        left.map(|_| ())
+            .map_err(|error| format!("leaving: {error}"))
     }
 }
 
-async fn beat(entry: Entry) {
-    let path = format!("{}/heartbeat", entry.path);
+async fn register(registry: &dyn Registry, instance: &Instance) -> Result<Entry, RegistryError> {
+    registry.register(instance, Deadline::after(CALL)).await
+}
+
+async fn beat(
+    registry: Box<dyn Registry>,
+    instance: Instance,
+    mut entry: Entry,
+    mut left: oneshot::Receiver<()>,
+) -> Entry {
     loop {
-        sleep(Duration::from_millis(entry.ttl_ms / 3)).await;
-        // A beat that fails is made up for by the next one; an entry that was lost is made anew.
-        let beaten = call(Method::PUT, entry.registry, &path, String::new()).await;
-        if beaten == Ok(StatusCode::NOT_FOUND) {
-            let _ = entry.put().await;
+        let wait = match entry.heartbeat(Deadline::after(CALL)).await {
+            Ok(Beat::Alive { next, .. }) => next,
+            Ok(Beat::Lost) => {
+                if let Ok(again) = register(&*registry, &instance).await {
+                    entry = again;
+                }
+                Duration::from_millis(200)
+            }
+            // Made up for by the next one.
+            Err(_) => Duration::from_millis(200),
+        };
+        tokio::select! {
+            _ = &mut left => return entry,
+            () = sleep(wait) => {}
         }
     }
 }

@@ -64,7 +64,9 @@ async fn run(args: &ReplicaArgs) -> Result<ExitCode, String> {
     match args.strategy {
         Strategy::Kill | Strategy::Exit | Strategy::None => without_handler(args, ports).await,
         Strategy::Axum | Strategy::AxumSleep => axum_graceful(args, ports).await,
-        Strategy::Prestop | Strategy::PrestopAxum => prestop(args, ports).await,
+        Strategy::Prestop | Strategy::PrestopAxum | Strategy::Hooked(_) => {
+            prestop(args, ports).await
+        }
     }
 }
 
@@ -90,13 +92,18 @@ async fn bind() -> Result<TcpListener, String> {
         .map_err(|error| format!("binding a port on 127.0.0.1: {error}"))
 }
 
-/// Tells the harness where this replica listens. Whoever reads it may send SIGTERM from then on, so the handler, if
-/// there is to be one, must be installed before.
-pub fn announce(address: SocketAddr) -> Result<(), String> {
+/// Tells the harness where this replica listens, and where it answers an `httpGet` hook. Whoever reads it may send
+/// SIGTERM from then on, so the handler, if there is to be one, must be installed before.
+pub fn announce(addresses: Addresses, hook: Option<SocketAddr>) -> Result<(), String> {
+    let hook = hook.map_or_else(String::new, |hook| format!(" {hook}"));
     let mut stdout = io::stdout();
-    writeln!(stdout, "listening {address}")
-        .and_then(|()| stdout.flush())
-        .map_err(|error| format!("telling the harness the address: {error}"))
+    writeln!(
+        stdout,
+        "listening {} {}{hook}",
+        addresses.http, addresses.grpc
+    )
+    .and_then(|()| stdout.flush())
+    .map_err(|error| format!("telling the harness the address: {error}"))
 }
 
 /// axum leaves Nagle's algorithm on, which adds 40 ms to many HTTP/2 answers. Off in every replica, so that the latency
@@ -111,7 +118,7 @@ pub fn without_nagle(listener: TcpListener) -> impl Listener<Io = TcpStream, Add
 /// No signal handler at all: SIGTERM ends the process as SIGKILL does, without a farewell to anybody.
 async fn without_handler(args: &ReplicaArgs, ports: Ports) -> Result<ExitCode, String> {
     let addresses = ports.addresses()?;
-    announce(addresses.http)?;
+    announce(addresses, None)?;
     let _registration = Registration::register(args, addresses).await?;
     let grpc = Server::builder().add_service(Demo);
     let serving = async {
@@ -141,7 +148,7 @@ async fn axum_graceful(args: &ReplicaArgs, ports: Ports) -> Result<ExitCode, Str
     let mut sigterm = signal(SignalKind::terminate())
         .map_err(|error| format!("installing the SIGTERM handler: {error}"))?;
     let addresses = ports.addresses()?;
-    announce(addresses.http)?;
+    announce(addresses, None)?;
     let registration = Registration::register(args, addresses).await?;
     let (leave, left) = tokio::sync::oneshot::channel();
     let stop = CancellationToken::new();

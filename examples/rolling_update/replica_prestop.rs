@@ -4,14 +4,14 @@ use std::future::IntoFuture;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use prestop::registry::Instance;
-use prestop::registry::memory::MemoryRegistryClient;
-use prestop::{ShutdownCoordinator, serve};
+use prestop::{HookSocket, HookToken, ShutdownCoordinator, serve};
+use tokio::net::TcpListener;
 use tonic::transport::Server;
 
-use crate::cli::{ReplicaArgs, Strategy};
+use crate::cli::{Hook, ReplicaArgs, Strategy};
 use crate::grpc::Demo;
-use crate::registration::{GRPC_SERVICE, SERVICE};
+use crate::kubelet::{SLEEP, TOKEN};
+use crate::registration::memberships;
 use crate::replica::{Ports, announce};
 use crate::service::app;
 
@@ -19,22 +19,31 @@ pub async fn prestop(args: &ReplicaArgs, ports: Ports) -> Result<ExitCode, Strin
     let addresses = ports.addresses()?;
     // The grace period is in TERMINATION_GRACE_PERIOD_SECONDS.
     let mut builder = ShutdownCoordinator::builder();
-    for (service, address) in [(GRPC_SERVICE, addresses.grpc), (SERVICE, addresses.http)] {
-        let registry = MemoryRegistryClient::new(&format!("http://{}", args.registry))
-            .map_err(|error| format!("using the registry: {error}"))?
-            .with_ttl(Duration::from_millis(args.ttl_ms))
-            // How old the gateway's view may be.
-            .with_visibility(Duration::from_millis(args.visibility_ms));
-        builder = builder.registry(registry, Instance::new(service, address).with_id(&args.id));
+    for (registry, instance) in memberships(args, addresses)? {
+        builder = builder.registry(registry, instance);
     }
     if let Some(ms) = args.linger_ms {
         builder = builder.linger(Duration::from_millis(ms));
     }
+    let mut hook_address = None;
+    builder = match args.hook {
+        Hook::ExecOwn | Hook::ExecHelper => builder.hook_socket(HookSocket::from_env()),
+        Hook::Http => {
+            let probes = TcpListener::bind("127.0.0.1:0")
+                .await
+                .map_err(|error| format!("binding a port for the probes: {error}"))?;
+            hook_address = probes.local_addr().ok();
+            let token = HookToken::new(TOKEN).map_err(|error| error.to_string())?;
+            builder.probe_listener_with_hook(probes, token)
+        }
+        Hook::Sleep => builder.pre_stop_elapsed(SLEEP),
+        Hook::None => builder,
+    };
     let c = builder
         .build()
         .map_err(|error| format!("building the coordinator: {error}"))?;
     let h = c.handle();
-    announce(addresses.http)?;
+    announce(addresses, hook_address)?;
     let grpc = Server::builder()
         .layer(c.layer())
         .add_service(Demo)

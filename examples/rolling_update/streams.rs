@@ -16,15 +16,82 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 use tokio_util::sync::CancellationToken;
 
-use crate::client::Failure;
-use crate::grpc::MESSAGE;
+use crate::client::{Failure, Target};
+use crate::grpc::{GET, MESSAGE, WATCH};
+use crate::pool::Http2Pool;
 use crate::wire::Payload;
 
+/// What one of them does, and how long it stays.
+#[derive(Clone, Copy)]
+pub enum Visit {
+    Sse(Duration),
+    WebSocket(Duration),
+    /// A unary call: one message there, one back.
+    Grpc,
+    GrpcStream(Duration),
+}
+
+/// All of them.
+pub struct Visitors {
+    http: Target,
+    grpc: Target,
+    pool: Http2Pool,
+    /// Who stays leaves.
+    over: CancellationToken,
+}
+
+impl Visitors {
+    pub fn new(http: Target, grpc: Target, rate: u32, over: CancellationToken) -> Self {
+        Self {
+            http,
+            grpc,
+            pool: Http2Pool::new(crate::mix::http2_connections(rate)),
+            over,
+        }
+    }
+
+    /// When it was answered; one that stays, when it got the first of its answer.
+    ///
+    /// # Errors
+    ///
+    /// Why it failed, for the client's row in the table.
+    pub async fn send(&self, visit: Visit) -> Result<Instant, Failure> {
+        let stay = |time| Stay {
+            until: Instant::now() + time,
+            over: self.over.clone(),
+        };
+        match visit {
+            Visit::Sse(time) => {
+                let mut connection = self.http.dial_http1().await?;
+                let response = self.http.http1(&mut connection, "/events").await?;
+                read_events(response, &stay(time)).await
+            }
+            Visit::WebSocket(time) => self.websocket(&stay(time)).await,
+            Visit::Grpc => read_unary(self.grpc.http2(&self.pool, call(GET)).await?).await,
+            Visit::GrpcStream(time) => {
+                let response = self.grpc.http2(&self.pool, call(WATCH)).await?;
+                read_stream(response, &stay(time)).await
+            }
+        }
+    }
+
+    async fn websocket(&self, stay: &Stay) -> Result<Instant, Failure> {
+        let stream = TcpStream::connect(self.http.gateway)
+            .await
+            .map_err(|_| Failure::Refused)?;
+        let local = stream.local_addr().map_err(|_| Failure::Reset)?;
+        // A socket that is dead by now says so to the next who asks.
+        let _ = stream.set_nodelay(true);
+        let opened = websocket(stream, stay).await;
+        opened.map_err(|failed| failed.unwrap_or_else(|| self.http.no_head(local)))
+    }
+}
+
 /// When a client that stays leaves by itself.
-pub struct Stay {
-    pub until: Instant,
+struct Stay {
+    until: Instant,
     /// All leave: the load ends.
-    pub over: CancellationToken,
+    over: CancellationToken,
 }
 
 impl Stay {
@@ -44,7 +111,7 @@ async fn within<T>(next: impl Future<Output = T>) -> Result<T, Failure> {
 }
 
 /// Reads events; the moment of the first is the answer. The end must come between two of them, with the last chunk.
-pub async fn read_events(response: Response<Incoming>, stay: &Stay) -> Result<Instant, Failure> {
+async fn read_events(response: Response<Incoming>, stay: &Stay) -> Result<Instant, Failure> {
     if response.status() != StatusCode::OK {
         return Err(Failure::Http5xx);
     }
@@ -72,11 +139,8 @@ pub async fn read_events(response: Response<Incoming>, stay: &Stay) -> Result<In
 }
 
 /// Sends a message every 100 ms and reads the echoes. The end must be a Close frame that says 1000 or 1001.
-///
-/// # Errors
-///
-/// What went wrong; `None` when the connection broke before it was a WebSocket.
-pub async fn websocket(stream: TcpStream, stay: &Stay) -> Result<Instant, Option<Failure>> {
+/// The error is `None` when the connection broke before it was a WebSocket.
+async fn websocket(stream: TcpStream, stay: &Stay) -> Result<Instant, Option<Failure>> {
     let mut socket = match timeout(SILENCE, client_async("ws://demo/echo", stream)).await {
         Ok(Ok((socket, _))) => socket,
         Ok(Err(Error::Http(_))) => return Err(Some(Failure::Http5xx)),
@@ -123,7 +187,7 @@ async fn chat(socket: &mut WebSocketStream<TcpStream>, stay: &Stay) -> Result<()
 }
 
 /// A gRPC call with an empty message.
-pub fn call(path: &str) -> Request<Payload> {
+fn call(path: &str) -> Request<Payload> {
     Request::builder()
         .method(Method::POST)
         .uri(format!("http://demo{path}"))
@@ -139,7 +203,7 @@ const OK: u8 = 0;
 const UNAVAILABLE: u8 = 14;
 
 /// One message, and the status OK in its trailers.
-pub async fn read_unary(response: Response<Incoming>) -> Result<Instant, Failure> {
+async fn read_unary(response: Response<Incoming>) -> Result<Instant, Failure> {
     let (messages, status) = read_messages(response, None).await?;
     match (status, messages.len()) {
         (Some(OK), 1) => Ok(Instant::now()),
@@ -149,7 +213,7 @@ pub async fn read_unary(response: Response<Incoming>) -> Result<Instant, Failure
 }
 
 /// Messages, and for an end that its server wanted a status in its trailers: OK, or UNAVAILABLE after the first message.
-pub async fn read_stream(response: Response<Incoming>, stay: &Stay) -> Result<Instant, Failure> {
+async fn read_stream(response: Response<Incoming>, stay: &Stay) -> Result<Instant, Failure> {
     let (messages, status) = read_messages(response, Some(stay)).await?;
     match (messages.first(), status) {
         // It left by itself, or was sent away.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::cli::Strategy;
-use crate::fleet::Stop;
+use crate::fleet::{Stop, TTL};
 use crate::tally::Row;
 use crate::update::Outcome;
 
@@ -12,6 +12,7 @@ pub fn summary(outcomes: &[Outcome]) -> String {
     let mut text = String::new();
     requests(&mut text, outcomes);
     stops(&mut text, outcomes);
+    unseen(&mut text, outcomes);
     text.push('\n');
     text.push_str(&conclusion(outcomes));
     text.push('\n');
@@ -22,7 +23,7 @@ fn requests(text: &mut String, outcomes: &[Outcome]) {
     line(
         text,
         format_args!(
-            "\n{:<12} {:<13} {:>8} {:>7} {:>8} {:>6} {:>5} {:>5} {:>10} {:>8}",
+            "\n{:<19} {:<13} {:>8} {:>7} {:>8} {:>6} {:>5} {:>5} {:>10} {:>8}",
             "strategy",
             "client",
             "sent",
@@ -54,7 +55,7 @@ fn request(text: &mut String, row: &Row) {
     line(
         text,
         format_args!(
-            "{:<12} {:<13} {:>8} {:>7} {:>8} {:>6} {:>5} {:>5} {:>10} {:>8}",
+            "{:<19} {:<13} {:>8} {:>7} {:>8} {:>6} {:>5} {:>5} {:>10} {:>8}",
             row.strategy,
             row.client,
             row.sent,
@@ -85,6 +86,43 @@ fn total(outcome: &Outcome) -> Row {
     }
 }
 
+/// The time to visibility, beside the expiry that it replaced.
+fn unseen(text: &mut String, outcomes: &[Outcome]) {
+    if outcomes.iter().all(|outcome| outcome.unseen.is_empty()) {
+        return;
+    }
+    line(
+        text,
+        format_args!(
+            "\n{:<12} {:>5}   seconds from the signal until the registry's clients see the instance gone: min median max",
+            "strategy", "gone"
+        ),
+    );
+    for outcome in outcomes {
+        let mut seconds: Vec<f64> = outcome.unseen.iter().map(|d| d.as_secs_f64()).collect();
+        seconds.sort_by(f64::total_cmp);
+        let (Some(min), Some(max)) = (seconds.first(), seconds.last()) else {
+            continue;
+        };
+        let how = if outcome.strategy.leaves_registry() {
+            format!("left, in place of an expiry of {} s", TTL.as_secs())
+        } else {
+            "expired".to_owned()
+        };
+        line(
+            text,
+            format_args!(
+                "{:<12} {:>5}   {:>16.3} {:>6.3} {:>6.3} {how}",
+                outcome.strategy.name(),
+                seconds.len(),
+                min,
+                seconds[seconds.len() / 2],
+                max,
+            ),
+        );
+    }
+}
+
 fn stops(text: &mut String, outcomes: &[Outcome]) {
     if outcomes.iter().all(|outcome| outcome.stops.is_empty()) {
         return;
@@ -92,7 +130,7 @@ fn stops(text: &mut String, outcomes: &[Outcome]) {
     line(
         text,
         format_args!(
-            "\n{:<12} {:>5}   {:<29} {:<15} {}",
+            "\n{:<19} {:>5}   {:<29} {:<15} {}",
             "strategy", "stops", "seconds each: min median max", "SIGKILL needed", "ended with"
         ),
     );
@@ -107,10 +145,18 @@ fn stops(text: &mut String, outcomes: &[Outcome]) {
         };
         let mut endings: Vec<String> = outcome.stops.iter().map(Stop::ending).collect();
         endings.dedup();
+        let hooks_failed = outcome
+            .stops
+            .iter()
+            .filter(|stop| stop.hook_failed())
+            .count();
+        if hooks_failed > 0 {
+            endings.push(format!("{hooks_failed} HOOKS FAILED"));
+        }
         line(
             text,
             format_args!(
-                "{:<12} {:>5}   {:>16.2} {:>6.2} {:>5.2} {:<15} {}",
+                "{:<19} {:>5}   {:>16.2} {:>6.2} {:>5.2} {:<15} {}",
                 outcome.strategy.name(),
                 outcome.stops.len(),
                 seconds.min,
@@ -159,9 +205,10 @@ fn conclusion(outcomes: &[Outcome]) -> String {
         format!("{} of {}", grouped(row.failed), grouped(row.sent))
     };
     let mut clauses = Vec::new();
-    let is_prestop = |outcome: &&Outcome| outcome.strategy == Strategy::Prestop;
-    if let Some(prestop) = outcomes.iter().find(is_prestop) {
-        let mut clause = format!("prestop lost {} requests", lost(prestop));
+    let is_prestop =
+        |outcome: &&Outcome| matches!(outcome.strategy, Strategy::Prestop | Strategy::Hooked(_));
+    for prestop in outcomes.iter().filter(is_prestop) {
+        let mut clause = format!("{} lost {} requests", prestop.strategy, lost(prestop));
         if let Some(seconds) = Seconds::of(&prestop.stops) {
             let killed = match forced(&prestop.stops) {
                 0 => "none needed SIGKILL".to_owned(),

@@ -2,20 +2,20 @@
 
 use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::Strategy;
-use crate::client::{Target, Targets};
+use crate::client::{Clients, Target};
 use crate::fleet::{Fleet, Name, Stop, Surroundings, TTL};
 use crate::gateway::{Gateway, LAG, Route};
+use crate::kubelet::Hooked;
 use crate::load::Load;
-use crate::mix::Kind;
+use crate::mix::{Everyone, Kind};
 use crate::progress::{Progress, counts};
 use crate::registration::{GRPC_SERVICE, SERVICE};
+use crate::registry::{RegistryKind, Running};
 use crate::tally::Row;
-use prestop::registry::memory::MemoryRegistry;
 
 /// The load runs that long before the first replica is replaced.
 const BEFORE: Duration = Duration::from_secs(2);
@@ -30,6 +30,7 @@ const TOO_LATE: Duration = Duration::from_millis(500);
 
 /// What does not change from strategy to strategy.
 pub struct Plan {
+    pub registry: RegistryKind,
     pub replicas: u16,
     pub rate: u32,
     /// Mostly idle clients in place of the mix.
@@ -46,11 +47,19 @@ pub struct Gateways {
     pub grpc: Gateway,
 }
 
+/// The same, at work.
+struct Routes {
+    http: Route,
+    grpc: Route,
+}
+
 /// What came of it.
 pub struct Outcome {
     pub strategy: Strategy,
     pub rows: Vec<Row>,
     pub stops: Vec<Stop>,
+    /// From each signal until the instance was gone from the registry, for a client that watches it.
+    pub unseen: Vec<Duration>,
 }
 
 /// Runs one strategy. The replicas are in `fleet` all the time, so that they can be ended when this is dropped.
@@ -65,32 +74,23 @@ pub async fn rolling_update(
     fleet: &mut Fleet,
 ) -> Result<Outcome, String> {
     let progress = Progress::new();
-    let registry = MemoryRegistry::new();
-    let listener = TcpListener::bind("127.0.0.1:0")
-        .await
-        .map_err(|error| format!("binding the registry's port on 127.0.0.1: {error}"))?;
-    let registry_address = listener
-        .local_addr()
-        .map_err(|error| format!("asking for the registry's port: {error}"))?;
-    let mut serving = JoinSet::new();
-    serving.spawn(registry.clone().serve(listener));
-    let routes = [
-        gateways.http.route(registry.clone(), SERVICE),
-        gateways.grpc.route(registry, GRPC_SERVICE),
-    ];
+    let registry = Running::start(plan.registry, &[SERVICE, GRPC_SERVICE]).await?;
+    let routes = Routes {
+        http: gateways.http.route(registry.source(SERVICE)),
+        grpc: gateways.grpc.route(registry.source(GRPC_SERVICE)),
+    };
     let target = |gateway: &Gateway, route: &Route| Target {
         gateway: gateway.address(),
         refused: route.refused(),
     };
-    let targets = Targets {
-        http: target(&gateways.http, &routes[0]),
-        grpc: target(&gateways.grpc, &routes[1]),
-    };
+    let http = target(&gateways.http, &routes.http);
+    let grpc = target(&gateways.grpc, &routes.grpc);
 
     let around = Surroundings {
         strategy,
-        registry: registry_address,
-        visibility: gateways.http.visibility(),
+        kind: plan.registry,
+        registry: registry.at(),
+        visibility: gateways.http.visibility() + plan.registry.lag(),
         linger_ms: plan.linger_ms,
     };
     let mut first = Vec::new();
@@ -103,11 +103,19 @@ pub async fn rolling_update(
     progress.event("all replicas serve, the load starts");
 
     let (load, kinds) = match plan.idle {
-        None => (Load::start(targets, plan.rate, plan.seed), &Kind::MIX[..]),
-        Some(clients) => (
-            Load::start_idle(targets, clients, plan.seed),
-            &[Kind::Idle][..],
-        ),
+        None => {
+            let over = CancellationToken::new();
+            let everyone = Everyone::new(http, grpc, plan.rate, over.clone());
+            let load = Load::start(everyone, plan.rate, plan.seed, over);
+            (load, &Kind::MIX[..])
+        }
+        Some(clients) => {
+            let wire = Clients::new(http, 0);
+            (
+                Load::start_idle(wire, clients, plan.seed),
+                &[Kind::Idle][..],
+            )
+        }
     };
     let end_of_load = Instant::now() + plan.load;
     let update = async {
@@ -118,7 +126,8 @@ pub async fn rolling_update(
             | Strategy::Axum
             | Strategy::AxumSleep
             | Strategy::Prestop
-            | Strategy::PrestopAxum => {
+            | Strategy::PrestopAxum
+            | Strategy::Hooked(_) => {
                 replace_all(plan, around, fleet, &routes, &load, &progress).await?
             }
             Strategy::None => {
@@ -149,11 +158,17 @@ pub async fn rolling_update(
             tally.latest().as_secs_f64()
         ));
     }
+    let gone = stops.iter().filter_map(|stop| {
+        let gone_at = registry.gone_at(stop.name.addresses.http)?;
+        Some(gone_at.saturating_duration_since(stop.told))
+    });
+    let unseen = gone.collect();
     fleet.kill_all().await;
     Ok(Outcome {
         strategy,
         rows: tally.rows(strategy, kinds),
         stops,
+        unseen,
     })
 }
 
@@ -164,7 +179,7 @@ async fn replace_all(
     plan: &Plan,
     around: Surroundings,
     fleet: &mut Fleet,
-    routes: &[Route],
+    routes: &Routes,
     load: &Load,
     progress: &Progress,
 ) -> Result<Vec<Stop>, String> {
@@ -192,9 +207,9 @@ async fn replace_all(
     Ok(stops)
 }
 
-async fn in_view(routes: &[Route], name: &Name) -> Result<(), String> {
+async fn in_view(routes: &Routes, name: &Name) -> Result<(), String> {
     let seen = async {
-        while !routes.iter().all(|route| route.sees(&name.id)) {
+        while !routes.http.sees(name.addresses.http) || !routes.grpc.sees(name.addresses.grpc) {
             sleep(Duration::from_millis(20)).await;
         }
     };
@@ -209,8 +224,18 @@ fn describe(stop: &Stop, load: &Load) -> String {
     } else {
         ""
     };
+    let hook = match &stop.hook {
+        None => String::new(),
+        Some(Hooked { took, said }) => {
+            let took = took.as_secs_f64();
+            match said {
+                Ok(said) => format!(" (hook {took:.2} s: {said})"),
+                Err(error) => format!(" (HOOK FAILED after {took:.2} s: {error})"),
+            }
+        }
+    };
     format!(
-        "{} stopped in {:.2} s with {}{forced}; {} so far",
+        "{} stopped{hook} in {:.2} s with {}{forced}; {} so far",
         stop.name,
         stop.took.as_secs_f64(),
         stop.ending(),

@@ -180,8 +180,20 @@ impl ShutdownCoordinatorBuilder {
     }
 
     /// Adds a registry. It gets the instance when the service is ready, and is left first of all when the stop begins.
+    ///
+    /// A registry that is down does not keep the service from starting, since it must not stop a rollout: it gets the
+    /// instance, in the background, when it is up. See [`required_registry`](Self::required_registry).
     pub fn registry(mut self, registry: impl Registry, instance: Instance) -> Self {
         self.memberships.push(Membership::new(registry, instance));
+        self
+    }
+
+    /// Adds a registry without which the service is of no use: it gets the instance after the `on_started` hooks, and
+    /// the service is ready when it has taken it. It is tried for 60 s, as long as an `on_started` hook has; then the
+    /// start has failed ([`Reason::StartFailed`](crate::Reason::StartFailed)). Left as every other is.
+    pub fn required_registry(mut self, registry: impl Registry, instance: Instance) -> Self {
+        self.memberships
+            .push(Membership::new(registry, instance).required());
         self
     }
 

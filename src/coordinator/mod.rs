@@ -20,6 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::error::{Error, Kind};
 use crate::handle::{Guard, ShutdownHandle, panic_message};
 use crate::hook::{Hook, HookName, LifecycleHook, TaskOutput};
+use crate::last_gasp::LastGasps;
 use crate::reason::Reason;
 use crate::registry::{Instance, Registry};
 use crate::report::{Outcome, ShutdownReport, Stage};
@@ -146,7 +147,24 @@ impl ShutdownCoordinator {
     ///
     /// [`Error::is_too_late`] once a stop has begun (T12); [`Error::is_budget`] when its visibility does not fit.
     pub fn registry(&mut self, registry: impl Registry, instance: Instance) -> Result<(), Error> {
-        let membership = Membership::new(registry, instance);
+        self.join(Membership::new(registry, instance))
+    }
+
+    /// Adds a registry without which the service is not ready, after the coordinator was built; see
+    /// [the builder's](ShutdownCoordinatorBuilder::required_registry).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_too_late`] once a stop has begun (T12); [`Error::is_budget`] when its visibility does not fit.
+    pub fn required_registry(
+        &mut self,
+        registry: impl Registry,
+        instance: Instance,
+    ) -> Result<(), Error> {
+        self.join(Membership::new(registry, instance).required())
+    }
+
+    fn join(&mut self, membership: Membership) -> Result<(), Error> {
         self.not_too_late(&membership.name)?;
         let mut budget = self.handle.state().budget();
         budget.add_visibility(&membership.name, membership.visibility);
@@ -188,8 +206,8 @@ impl ShutdownCoordinator {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future is a force close: what is in flight is cut, no hook runs, registries are not left (their
-    /// heartbeats end, so the entries expire).
+    /// Dropping the future is a force close: what is in flight is cut, no hook runs, heartbeats end. Registries get a
+    /// [last gasp](crate::registry::LastGasp), which is waited for (300 ms at the most) only while the thread panics.
     pub async fn run<F>(self, main: F) -> Result<ShutdownReport, Error>
     where
         F: IntoFuture,
@@ -314,5 +332,12 @@ impl Drop for EndOnDrop {
         self.0.in_flight.close();
         self.0
             .end(Reason::TaskEnded("the run was dropped".to_owned()));
+        // Nothing is left of them where the run came to its end.
+        if std::thread::panicking() {
+            // The process may be about to end.
+            self.0.last_gasps.breathe(LastGasps::BOUND);
+        } else {
+            drop(self.0.last_gasps.start(LastGasps::BOUND));
+        }
     }
 }

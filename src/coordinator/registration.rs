@@ -50,6 +50,8 @@ pub(crate) struct Membership {
     // Asked once: what calls code of the user's may panic, and must not do it in the engine (S8).
     pub(super) name: Arc<str>,
     pub(super) visibility: Duration,
+    /// The service is not ready before it is registered.
+    pub(super) required: bool,
 }
 
 impl std::fmt::Debug for Membership {
@@ -68,11 +70,18 @@ impl Membership {
             visibility: registry.visibility(),
             registry: Arc::new(registry),
             instance,
+            required: false,
         }
     }
 
-    /// Registers, keeps alive, and leaves when the stop begins.
-    pub(super) fn start(&self, state: &Arc<State>) -> Member {
+    pub(super) fn required(mut self) -> Self {
+        self.required = true;
+        self
+    }
+
+    /// Registers, keeps alive, and leaves when the stop begins. Every membership has a number of its own.
+    pub(super) fn start(&self, number: usize, state: &Arc<State>) -> Member {
+        let registered = CancellationToken::new();
         let known = Arc::new(Mutex::new(Known {
             outcome: LeaveOutcome::Skipped,
             error: None,
@@ -84,10 +93,13 @@ impl Membership {
             registry: self.registry.clone(),
             name: self.name.clone(),
             instance: self.instance.clone(),
+            number,
+            registered: registered.clone(),
             known: known.clone(),
         };
         Member {
             membership: self.clone(),
+            registered,
             known,
             actor: AbortOnDropHandle::new(tokio::spawn(actor.run())),
         }
@@ -108,9 +120,10 @@ impl Known {
     fn left(self, begun: Instant) -> Left {
         let at = Instant::now();
         let unsure = matches!(self.outcome, LeaveOutcome::Unknown | LeaveOutcome::Failed);
+        let never = self.outcome == LeaveOutcome::Skipped;
         Left {
             outcome: self.outcome,
-            error: self.error.filter(|_| unsure),
+            error: self.error.filter(|_| unsure || never),
             at,
             took: at.saturating_duration_since(begun),
             listed_until: self.listed_until.filter(|_| unsure),
@@ -121,11 +134,22 @@ impl Known {
 /// A registration and its actor.
 pub(super) struct Member {
     pub(super) membership: Membership,
+    registered: CancellationToken,
     known: Arc<Mutex<Known>>,
     actor: AbortOnDropHandle<Known>,
 }
 
 impl Member {
+    /// Resolves when the registry has taken the instance for the first time.
+    pub(super) fn registered(&self) -> impl Future<Output = ()> + '_ {
+        self.registered.cancelled()
+    }
+
+    /// The last error, while it is not registered.
+    pub(super) fn error(&self) -> Option<String> {
+        lock(&self.known).error.clone()
+    }
+
     /// Waits until the actor has left, no longer than the leave budget: then what is known counts.
     pub(super) async fn left(self, state: &State, begun: Instant) -> (Membership, Left) {
         let known = tokio::select! {
@@ -149,6 +173,10 @@ struct Actor {
     registry: Arc<dyn Registry>,
     name: Arc<str>,
     instance: Instance,
+    /// Of the membership.
+    number: usize,
+    /// Cancelled, in the word of the token, when the registry has the instance.
+    registered: CancellationToken,
     known: Arc<Mutex<Known>>,
 }
 
@@ -188,7 +216,11 @@ impl Actor {
                 .await
             {
                 Some(Ok(registration)) => {
-                    lock(&self.known).listed_until = listed_for(&*registration);
+                    lock(&self.known).listed_until = quietly(|| registration.listed_for())
+                        .map(|length| Deadline::after(length).instant());
+                    let gasp = quietly(|| registration.last_gasp());
+                    self.state.last_gasps.put(self.number, gasp);
+                    self.registered.cancel();
                     tracing::info!(
                         registry = %self.name,
                         instance = self.instance.id(),
@@ -197,10 +229,13 @@ impl Actor {
                     return Some(registration);
                 }
                 Some(Err(error)) => {
+                    tracing::warn!(registry = %self.name, %error, retry_in = ?pause, "not registered");
                     if error.is_unknown() {
                         self.may_be_registered();
+                    } else {
+                        // What an earlier attempt left open stays open.
+                        lock(&self.known).error = Some(error.to_string());
                     }
-                    tracing::warn!(registry = %self.name, %error, retry_in = ?pause, "not registered");
                 }
                 None => {
                     self.may_be_registered();
@@ -352,6 +387,9 @@ impl Actor {
     }
 
     fn note(&self, outcome: LeaveOutcome, error: Option<String>) -> Known {
+        if matches!(outcome, LeaveOutcome::Removed | LeaveOutcome::AlreadyGone) {
+            self.state.last_gasps.put(self.number, None);
+        }
         let mut known = lock(&self.known);
         (known.outcome, known.error) = (outcome, error);
         known.clone()
@@ -367,11 +405,11 @@ impl From<Gone> for LeaveOutcome {
     }
 }
 
-/// Until when it is listed if nothing more is heard. A panic is no answer (S8).
-fn listed_for(registration: &dyn Registration) -> Option<Instant> {
-    let asked = std::panic::catch_unwind(AssertUnwindSafe(|| registration.listed_for()));
-    let length = asked.ok().flatten()?;
-    Some(Deadline::after(length).instant())
+/// What an adapter says without being waited for. A panic is no answer (S8).
+fn quietly<T>(ask: impl FnOnce() -> Option<T>) -> Option<T> {
+    std::panic::catch_unwind(AssertUnwindSafe(ask))
+        .ok()
+        .flatten()
 }
 
 async fn listed(

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -46,7 +47,8 @@ struct LameDuckEnds {
     visible_until: Instant,
 }
 
-type Actors = Vec<Member>;
+/// By the memberships' numbers; `None` where nothing was begun.
+type Actors = Vec<Option<Member>>;
 
 impl Sequence {
     pub(super) const fn new(
@@ -116,12 +118,49 @@ impl Sequence {
                 }
             }
         }
+        let mut actors: Actors = Vec::new();
+        for (number, membership) in self.memberships.iter().enumerate() {
+            let at_once = membership.required && !self.state().phase().is_stopping();
+            actors.push(at_once.then(|| membership.start(number, self.state())));
+        }
+        self.required(&actors).await;
         if !self.state().raise(Phase::Ready) {
-            return Vec::new();
+            return actors;
         }
         tracing::info!("ready");
-        let join = |m: &Membership| m.start(self.state());
-        self.memberships.iter().map(join).collect()
+        for (number, membership) in self.memberships.iter().enumerate() {
+            actors[number].get_or_insert_with(|| membership.start(number, self.state()));
+        }
+        actors
+    }
+
+    /// Waits until every registry that is required has the instance. One that does not take it triggers the stop.
+    async fn required(&self, actors: &Actors) {
+        let all = async {
+            for member in actors.iter().flatten() {
+                member.registered().await;
+            }
+        };
+        let in_time = tokio::time::timeout(ON_STARTED, all);
+        tokio::select! {
+            biased;
+            () = self.state().token(Phase::PreStop).cancelled() => return,
+            waited = in_time => if waited.is_ok() {
+                return;
+            }
+        }
+        let missing = actors.iter().flatten().filter_map(|member| {
+            let is_missing = member.registered().now_or_never().is_none();
+            is_missing.then(|| {
+                let why = member.error().unwrap_or_else(|| "no answer".to_owned());
+                format!(
+                    "registry {:?} did not take the instance within {ON_STARTED:?}: {why}",
+                    member.membership.name
+                )
+            })
+        });
+        let missing: Vec<_> = missing.collect();
+        self.handle.trigger(Reason::StartFailed(missing.join("; ")));
     }
 
     /// `PreStop`: every registry is left, all at once.
@@ -133,11 +172,14 @@ impl Sequence {
         let was_ready = state
             .draft(|draft| draft.timeline.began(Phase::Ready))
             .is_some();
-        if !was_ready {
-            for membership in &self.memberships {
+        for (membership, member) in self.memberships.iter().zip(&actors) {
+            if member.is_none() {
                 let left = Left::never();
                 state.draft(|draft| draft.registries.push(registry_report(membership, &left)));
             }
+        }
+        let actors: Vec<_> = actors.into_iter().flatten().collect();
+        if !was_ready && actors.is_empty() {
             // Nobody was ever sent here: there is nothing to wait for.
             return LameDuckEnds {
                 planned: not_ready,
@@ -174,8 +216,13 @@ impl Sequence {
                 (Deadline::at(listed_until) + membership.visibility).instant()
             })
             .fold(last, Instant::max);
+        // Not ready yet: nobody but the clients of a registry was ever sent here.
+        let floor = match was_ready {
+            true => rule.floor(&stop.shares),
+            false => Duration::ZERO,
+        };
         LameDuckEnds {
-            planned: visible_until.max(last + rule.floor(&stop.shares)),
+            planned: visible_until.max(last + floor),
             visible_until,
         }
     }

@@ -8,6 +8,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::error::{Error, Kind};
 use crate::exit;
 use crate::handle::ShutdownHandle;
+use crate::last_gasp::LastGasps;
 use crate::reason::Reason;
 use crate::signal::{Arrived, Caught, Signals};
 
@@ -91,6 +92,7 @@ async fn follow(handle: ShutdownHandle, mut caught: Caught) {
 }
 
 fn exit_at_once(handle: &ShutdownHandle, name: &str) -> ! {
+    handle.state().last_gasps.breathe(LastGasps::BOUND);
     let words = format!(
         "prestop: {name} for the third time, exit at once with code {INTERRUPTED}. So far it was:\n{}",
         handle.state().last_report()

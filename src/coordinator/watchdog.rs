@@ -9,13 +9,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::error::{Error, Kind};
 use crate::exit::exit;
 use crate::handle::ShutdownHandle;
+use crate::last_gasp::LastGasps;
 use crate::phase::Phase;
 use crate::report::ShutdownReport;
 use crate::state::Stop;
 
 /// A thread that waits for the deadline on the operating system's clock. A hook that blocks its worker, a runtime
 /// with a single thread, a `poll` that never returns: what keeps the plan from going on does not keep this thread. It
-/// runs no code of the user's, not even a tracing subscriber.
+/// runs no code of the user's, not even a tracing subscriber; where a registry was not left yet, threads of their own
+/// try it once more.
 ///
 /// Dropped, it is disarmed.
 #[derive(Debug)]
@@ -65,6 +67,8 @@ impl Watch {
         while let Some(stop) = state.signal().stop {
             let left = (stop.length() + slack(&stop)).saturating_sub(seen.elapsed());
             if left.is_zero() && !disarmed.is_cancelled() {
+                let bound = (stop.shares.exit_reserve / 4).min(LastGasps::BOUND);
+                state.last_gasps.breathe(bound);
                 bite(&state.last_report());
             }
             // Of several workers one looks after the timers. When it wakes for a task that then blocks it, tokio

@@ -9,8 +9,18 @@ pub mod connections {}
 #[doc = include_str!("grpc.md")]
 pub mod grpc {}
 
+#[doc = include_str!("kubernetes.md")]
+pub mod kubernetes {}
+
 #[doc = include_str!("registries.md")]
 pub mod registries {}
 
 #[doc = include_str!("process.md")]
 pub mod process {}
+// Its programs are for axum.
+#[cfg_attr(feature = "websocket", doc = include_str!("streams.md"))]
+#[cfg_attr(
+    not(feature = "websocket"),
+    doc = "Shown with the feature `websocket`."
+)]
+pub mod streams {}

@@ -21,6 +21,8 @@ pub use output::Output;
 pub use plan::{StopPlan, StopStep};
 pub use ready::ReadyWhen;
 pub(crate) use running::Running;
+
 pub use signal::{Signal, UnknownSignal};
+pub use step::run_command;
 pub use supervised::Supervised;
 pub use supervisor::Supervisor;

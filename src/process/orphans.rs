@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, WaitId, WaitIdOptions, child_subreaper, getpgrp, getpid, set_child_subreaper, waitid,
+    Pid, WaitId, WaitIdOptions, child_subreaper, getpid, set_child_subreaper, waitid,
 };
 use tokio::signal::unix::Signal as Arrivals;
 use tokio::time::Instant;
@@ -80,19 +80,22 @@ pub(super) fn adopt() -> std::io::Result<()> {
 }
 
 /// Whether this child is one that came to us: to be ended and reaped by us, and by nobody else.
-fn is_orphan(entry: &Entry, ours: &HashSet<i32>) -> bool {
-    entry.parent == getpid().as_raw_nonzero().get()
-        && entry.group != getpgrp().as_raw_nonzero().get()
-        && !ours.contains(&entry.pid)
+fn is_orphan(entry: &Entry, us: &Entry, ours: &HashSet<i32>) -> bool {
+    entry.parent == us.pid && entry.group != us.group && !ours.contains(&entry.pid)
+}
+
+/// This process. Its group is 0 where the leader is outside of the PID namespace, and so is then that of its children.
+fn us() -> Option<Entry> {
+    Entry::read(getpid().as_raw_nonzero().get())
 }
 
 /// Adopted processes that run, with all that descend from them.
 pub(super) fn adopted(entries: &[Entry]) -> Vec<i32> {
-    if !come_to_us() {
+    let Some(us) = us().filter(|_| come_to_us()) else {
         return Vec::new();
-    }
+    };
     let ours = lock(&OURS).clone().unwrap_or_default();
-    let orphans = entries.iter().filter(|entry| is_orphan(entry, &ours));
+    let orphans = entries.iter().filter(|entry| is_orphan(entry, &us, &ours));
     orphans
         .flat_map(|entry| {
             let below = table::descendants(entries, entry.pid);
@@ -125,12 +128,12 @@ fn look(seen: &mut HashMap<(i32, u64), Instant>) -> usize {
     let ours = lock(&OURS);
     let empty = HashSet::new();
     let ours = ours.as_ref().unwrap_or(&empty);
-    let Ok(all) = table::all() else {
+    let (Ok(all), Some(us)) = (table::all(), us()) else {
         return 0;
     };
     let mut reaped = 0;
     let mut still = HashMap::new();
-    for entry in all.iter().filter(|e| e.zombie && is_orphan(e, ours)) {
+    for entry in all.iter().filter(|e| e.zombie && is_orphan(e, &us, ours)) {
         let key = (entry.pid, entry.started);
         let since = seen.get(&key).copied().unwrap_or_else(Instant::now);
         if since.elapsed() < PATIENCE {

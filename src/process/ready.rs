@@ -65,6 +65,12 @@ impl ReadyWhen {
         Self(Sign::Command(Argv::new(argv)))
     }
 
+    /// Whether it reads the program's output, which must come by here then.
+    #[must_use]
+    pub fn needs_output(&self) -> bool {
+        self.awaited_line().is_some()
+    }
+
     /// The text to look out for in the output.
     pub(super) fn awaited_line(&self) -> Option<&str> {
         match &self.0 {

@@ -185,7 +185,9 @@ impl Follow {
         let _reaper = died.map(|died| AbortOnDropHandle::new(tokio::spawn(orphans::reap(died))));
         let _forward: Vec<_> = forward
             .into_iter()
-            .map(|(signal, arrivals)| pass_on(running.child.clone(), signal, arrivals))
+            .map(|(signal, arrivals)| {
+                pass_on(running.child.clone(), handle.clone(), signal, arrivals)
+            })
             .collect();
 
         let by_itself = tokio::select! {
@@ -288,10 +290,20 @@ impl Drop for KillOnDrop {
     }
 }
 
-/// Passes a signal on as often as it comes, until it is dropped.
-fn pass_on(child: Arc<Child>, signal: Signal, mut arrivals: Arrivals) -> AbortOnDropHandle<()> {
+/// Passes a signal on as often as it comes, until it is dropped. A reload or a new binary would undo a stop that has
+/// begun: nginx starts workers, and closes its connections for that.
+fn pass_on(
+    child: Arc<Child>,
+    handle: ShutdownHandle,
+    signal: Signal,
+    mut arrivals: Arrivals,
+) -> AbortOnDropHandle<()> {
     AbortOnDropHandle::new(tokio::spawn(async move {
         while arrivals.recv().await.is_some() {
+            if handle.phase().is_stopping() && matches!(signal, Signal::HUP | Signal::USR2) {
+                tracing::warn!(%signal, pid = child.pid(), "not passed on: the stop has begun");
+                continue;
+            }
             tracing::info!(%signal, pid = child.pid(), "passed on");
             child.signal(signal);
         }

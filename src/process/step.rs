@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::future::Future;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -10,7 +11,37 @@ use http::Method;
 use super::child::{Child, ending};
 use super::signal::Signal;
 use crate::deadline::Deadline;
+use crate::error::BoxError;
 use crate::registry::http::{Call, HttpClient};
+
+/// Runs a command without a shell and waits for its end, for a hook: that it exits with 0 is success. At the deadline it
+/// is killed, with all of its process group.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use prestop::ShutdownCoordinator;
+/// use prestop::process::run_command;
+///
+/// let c = ShutdownCoordinator::builder()
+///     .pre_stop("flush", |cx| run_command(["true", "--now"], cx.deadline()))
+///     .build()?;
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+///
+/// What became of it instead. It names the program; arguments may hold secrets.
+///
+/// # Cancel safety
+///
+/// Dropped, it kills the group.
+pub fn run_command<I: IntoIterator<Item: Into<OsString>>>(
+    argv: I,
+    by: Deadline,
+) -> impl Future<Output = Result<(), BoxError>> + Send + 'static {
+    let argv = Argv::new(argv);
+    async move { Ok(argv.run(by).await?) }
+}
 
 /// A command with its arguments, run without a shell.
 #[derive(Clone, PartialEq, Eq)]

@@ -57,7 +57,12 @@ impl Supervised {
             } else {
                 ""
             };
-            format!("{}{hint}", self.report)
+            let other = if code == i32::from(self.report.exit_code()) {
+                String::new()
+            } else {
+                format!("\n  exit code {code}: the program's own")
+            };
+            format!("{}{hint}{other}", self.report)
         });
         exit(code, words)
     }

@@ -124,6 +124,8 @@ impl Supervisor {
     /// Which signals to this process are passed on to the program. Default: `HUP`, `USR1`, `USR2`, which mean
     /// "configuration", "log files", "new binary" to many.
     ///
+    /// `HUP` and `USR2` are not passed on once the stop has begun: a reload then would undo it.
+    ///
     /// Never those that begin the stop: the program gets its signal when its turn has come. Not `WINCH`, on which
     /// nginx's workers end: a terminal sends it when its window is resized.
     pub fn forward(mut self, signals: impl IntoIterator<Item = Signal>) -> Self {

@@ -21,7 +21,11 @@ pub(crate) mod http;
 #[cfg(feature = "memory")]
 #[cfg_attr(docsrs, doc(cfg(feature = "memory")))]
 pub mod memory;
+#[cfg(feature = "zookeeper")]
+#[cfg_attr(docsrs, doc(cfg(feature = "zookeeper")))]
+pub mod zookeeper;
 
+pub use crate::last_gasp::LastGasp;
 pub use instance::Instance;
 
 /// A service registry: where clients find instances, and keep calling them until they are gone from it.
@@ -112,6 +116,15 @@ pub trait Registration: Send + 'static {
     async fn set_out_of_service(&mut self, by: Deadline) -> Result<(), RegistryError> {
         let _ = by;
         Err(RegistryError::unsupported("set_out_of_service"))
+    }
+
+    /// How to leave when nothing of the process runs any more: asked once, right after
+    /// [`register`](Registry::register), and used when the process is ended by a panic, by the watchdog or by a third
+    /// Ctrl-C before the instance has left.
+    ///
+    /// Default: `None`, the entry expires.
+    fn last_gasp(&self) -> Option<LastGasp> {
+        None
     }
 
     /// Whether clients are still given the instance; `None` where the registry cannot be asked.

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
-use prestop::registry::Instance;
-use prestop::{GracePeriod, Phase, ShutdownCoordinator};
+use prestop::registry::{Instance, Registration, Registry, RegistryError};
+use prestop::{Deadline, GracePeriod, ShutdownCoordinator, ShutdownReport};
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
@@ -48,7 +48,7 @@ impl Process {
             .env(ADDRESS, address.to_string())
             .env(SCENE, scene)
             .env_remove("KUBERNETES_SERVICE_HOST")
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .process_group(0)
@@ -72,6 +72,17 @@ impl Process {
         said.unwrap_or_else(|_| panic!("waited {BOUND:?} for the child to say {what:?}"));
     }
 
+    /// Writes it a line.
+    pub async fn tell(&mut self, line: &str) {
+        let stdin = self.child.stdin.as_mut().unwrap();
+        let line = format!("{line}\n");
+        stdin.write_all(line.as_bytes()).await.unwrap();
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     pub fn send(&self, signal: Signal) {
         let pid = self.child.id().and_then(|pid| Pid::from_raw(pid as i32));
         kill_process(pid.expect("it runs"), signal).unwrap();
@@ -91,6 +102,32 @@ fn say(what: &str) {
         .unwrap();
 }
 
+/// Says when the instance is registered: others may see it before this process has read the answer.
+struct Telling(Box<dyn Registry>);
+
+#[async_trait::async_trait]
+impl Registry for Telling {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn visibility(&self) -> Duration {
+        self.0.visibility()
+    }
+
+    async fn register(
+        &self,
+        instance: &Instance,
+        by: Deadline,
+    ) -> Result<Box<dyn Registration>, RegistryError> {
+        let registered = self.0.register(instance, by).await;
+        if registered.is_ok() {
+            say("registered");
+        }
+        registered
+    }
+}
+
 /// The child's program.
 pub fn main<F: Fixture>() {
     let Ok(scene) = std::env::var(SCENE) else {
@@ -99,30 +136,37 @@ pub fn main<F: Fixture>() {
     let var = |name: &str| std::env::var(name).unwrap();
     let ttl = Duration::from_millis(var(TTL).parse().unwrap());
     let instance = Instance::new(var(SERVICE), var(ADDRESS).parse().unwrap());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    // The shortest plan for one that the watchdog ends.
+    let grace = if scene == "blocked" { 2 } else { 30 };
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     runtime.block_on(async {
         let c = ShutdownCoordinator::builder()
-            .grace_period(GracePeriod::from_secs(30).unwrap())
-            .registry(F::registry(var(REGISTRY).parse().unwrap(), ttl), instance)
+            .grace_period(GracePeriod::from_secs(grace).unwrap())
+            .registry(
+                Telling(F::registry(var(REGISTRY).parse().unwrap(), ttl)),
+                instance,
+            )
             .build()
             .unwrap();
         let h = c.handle();
-        match &*scene {
-            "serve" => {}
-            other => panic!("there is no scene {other:?}"),
-        }
-        tokio::spawn({
-            let h = h.clone();
-            async move {
-                h.wait_for(Phase::Ready).await;
-                say("ready");
+        let told = async {
+            let mut lines = BufReader::new(tokio::io::stdin()).lines();
+            match lines.next_line().await.unwrap().as_deref() {
+                Some("panic") => panic!("as it was told"),
+                // The only thread there is, for good.
+                Some("block") => loop {
+                    std::thread::park();
+                },
+                _ => std::future::pending::<ShutdownReport>().await,
             }
-        });
-        let report = c.run(h.draining()).await.unwrap();
+        };
+        let report = tokio::select! {
+            report = c.run(h.draining()) => report.unwrap(),
+            report = told => report,
+        };
         say(&report.registries[0].outcome.to_string());
         report.exit()
     });

@@ -364,6 +364,55 @@ pub async fn a_registry_that_comes_back_during_the_stop_does_not_get_the_instanc
     );
 }
 
+/// The process ends without its plan: the instance would be listed until it expires, which it never does here.
+async fn leaves_with_its_last_gasp<F: Fixture>(module: &str, scene: &str) {
+    if !F::LAST_GASP {
+        return;
+    }
+    let Some(server) = Server::<F>::start().await else {
+        return;
+    };
+    let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
+    let mut child = Process::start(module, server.at(), NEVER, SERVICE, address(4000), scene);
+    watcher.sees(address(4000)).await;
+    child.says("registered").await;
+    match scene {
+        "panic" => child.tell("panic").await,
+        "blocked" => {
+            child.tell("block").await;
+            child.send(Signal::TERM);
+        }
+        _ => {
+            child.tell("block").await;
+            // Some of them fall together.
+            while !child.has_ended() {
+                child.send(Signal::INT);
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    let code = child.ended().await;
+    let expected = match scene {
+        "panic" => 101,
+        "blocked" => i32::from(ShutdownReport::FORCED),
+        _ => 130,
+    };
+    assert_eq!(code, Some(expected));
+    watcher.misses(address(4000)).await;
+}
+
+pub async fn a_process_that_panics_leaves_with_its_last_gasp<F: Fixture>(module: &str) {
+    leaves_with_its_last_gasp::<F>(module, "panic").await;
+}
+
+pub async fn a_process_that_is_forced_to_exit_leaves_with_its_last_gasp<F: Fixture>(module: &str) {
+    leaves_with_its_last_gasp::<F>(module, "forced").await;
+}
+
+pub async fn a_process_that_the_watchdog_ends_leaves_with_its_last_gasp<F: Fixture>(module: &str) {
+    leaves_with_its_last_gasp::<F>(module, "blocked").await;
+}
+
 /// S6, on the real server: the stop comes at any moment of registering and of the first heartbeats.
 pub async fn no_stop_at_any_moment_is_followed_by_a_resurrection<F: Fixture>(_: &str) {
     const ROUNDS: u16 = 200;

@@ -23,6 +23,9 @@ pub trait Fixture: Send + Sync + 'static {
     /// Whether the adapter speaks HTTP/1, so that 5xx can be answered in the server's place.
     const HTTP: bool;
 
+    /// Whether the adapter can leave without a runtime, [`Registration::last_gasp`](prestop::registry::Registration).
+    const LAST_GASP: bool = true;
+
     /// The server's program, if it is there.
     fn program() -> Option<PathBuf>;
 

@@ -13,11 +13,17 @@
 
 mod child;
 mod contract;
+#[cfg(feature = "etcd")]
+mod etcd_own;
 mod fixture;
 mod fixtures;
 mod raw;
+#[cfg(all(feature = "etcd", feature = "zookeeper"))]
+mod secrets;
 mod server;
 mod watcher;
+#[cfg(feature = "zookeeper")]
+mod zookeeper_own;
 
 /// Every test of the suite for one fixture, in a module of its own.
 macro_rules! conformance {
@@ -34,6 +40,9 @@ macro_rules! conformance {
                 a_registry_that_is_frozen_at_the_stop_costs_at_most_the_leave_budget,
                 a_registry_that_forgot_the_instance_gets_it_again,
                 a_registry_that_comes_back_during_the_stop_does_not_get_the_instance_again,
+                a_process_that_panics_leaves_with_its_last_gasp,
+                a_process_that_is_forced_to_exit_leaves_with_its_last_gasp,
+                a_process_that_the_watchdog_ends_leaves_with_its_last_gasp,
                 no_stop_at_any_moment_is_followed_by_a_resurrection,
             );
 
@@ -66,3 +75,5 @@ conformance!(memory: crate::fixtures::memory::Memory);
 conformance!(consul: crate::fixtures::consul::Consul);
 #[cfg(feature = "etcd")]
 conformance!(etcd: crate::fixtures::etcd::Etcd);
+#[cfg(feature = "zookeeper")]
+conformance!(zookeeper: crate::fixtures::zookeeper::ZooKeeper);

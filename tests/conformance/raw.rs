@@ -27,7 +27,17 @@ impl Answer {
 
 /// One request on a connection of its own. HTTP/1.0, so that the answer is not chunked and ends with the connection.
 pub async fn ask(at: SocketAddr, request: &str, body: &str) -> io::Result<Answer> {
-    let mut stream = send(at, request, body).await?;
+    ask_with(at, request, "", body).await
+}
+
+/// The same with more headers, each behind a line break.
+pub async fn ask_with(
+    at: SocketAddr,
+    request: &str,
+    headers: &str,
+    body: &str,
+) -> io::Result<Answer> {
+    let mut stream = send_with(at, request, headers, body).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
     let bad = || io::Error::new(io::ErrorKind::InvalidData, "not an answer");
@@ -42,13 +52,22 @@ pub async fn ask(at: SocketAddr, request: &str, body: &str) -> io::Result<Answer
 
 /// The same, to read the answer as it comes.
 pub async fn send(at: SocketAddr, request: &str, body: &str) -> io::Result<TcpStream> {
+    send_with(at, request, "", body).await
+}
+
+async fn send_with(
+    at: SocketAddr,
+    request: &str,
+    headers: &str,
+    body: &str,
+) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(at).await?;
     // A dial to a port that nobody listens on may be given that very port as its source, and then connects to itself.
     if stream.local_addr()? == at {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
     let request = format!(
-        "{request} HTTP/1.0\r\nhost: {at}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        "{request} HTTP/1.0\r\nhost: {at}\r\ncontent-type: application/json\r\ncontent-length: {}{headers}\r\n\r\n{body}",
         body.len()
     );
     stream.write_all(request.as_bytes()).await?;

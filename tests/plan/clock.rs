@@ -289,3 +289,24 @@ async fn a_sleep_hook_comes_off_a_signals_time_and_off_no_other() {
         assert_near(report.total, ms(deadline), "deadline");
     }
 }
+
+/// The exact start of the kubelet's clock is known then, and SIGTERM brings no news of it, however soon it comes.
+#[tokio::test(start_paused = true)]
+async fn a_hook_that_calls_is_no_sleep_hook() {
+    for after in [s(0), s(3), s(10)] {
+        let c = plan(30)
+            .pre_stop_elapsed(s(10))
+            .on_stopped("stuck", |_| Act::Hang.play())
+            .build()
+            .expect("builds");
+        let h = c.handle();
+        h.trigger(prestop::Reason::PreStopHook);
+        let deadline = h.deadline();
+        tokio::time::sleep(after).await;
+        h.trigger(prestop::Reason::Signal("SIGTERM"));
+        assert_eq!(h.deadline(), deadline, "SIGTERM {after:?} after the hook");
+        // Who knows better is believed.
+        h.trigger_within(prestop::Reason::Signal("SIGTERM"), s(5));
+        assert!(h.deadline() < deadline);
+    }
+}

@@ -540,6 +540,115 @@ async fn a_registration_that_is_answered_after_the_trigger_is_left() {
     assert_eq!(log.count("deregister"), 1, "{log:?}");
 }
 
+async fn required(fake: &Fake, stop_after: Duration) -> ShutdownReport {
+    let c = plan(30)
+        .lame_duck(s(5))
+        .required_registry(fake.clone(), fake.instance())
+        .build()
+        .expect("builds");
+    let h = c.handle();
+    let (trigger, log) = (h.clone(), fake.0.log.clone());
+    tokio::spawn(async move {
+        trigger.wait_for(Phase::Ready).await;
+        if trigger.phase() == Phase::Ready {
+            log.say("ready");
+        }
+    });
+    let trigger = h.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(stop_after).await;
+        trigger.trigger(asked());
+    });
+    c.run(h.draining()).await.expect("a report")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_is_ready_when_the_registry_that_it_requires_has_the_instance() {
+    let log = Log::new();
+    let fake = Fake::new("fake", &log).register_does(&[Act::Fail, Act::Hang, Act::Slow(s(1))]);
+    let report = required(&fake, s(20)).await;
+    let lines = log.lines();
+    let at = |line: &str| lines.iter().position(|l| l == line);
+    let last = lines.iter().rposition(|l| l == "register ends");
+    assert!(at("ready") > last, "{lines:?}");
+    assert!(at("deregister") > at("ready"), "{lines:?}");
+    assert_eq!(report.registries[0].outcome, LeaveOutcome::Removed);
+    assert!(report.is_clean(), "{report}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_required_registry_that_does_not_take_the_instance_fails_the_start() {
+    for (act, outcome) in [
+        (Act::Fail, LeaveOutcome::Skipped),
+        (Act::Hang, LeaveOutcome::Unknown),
+    ] {
+        let log = Log::new();
+        let fake = Fake::new("fake", &log).register_does(&[act]);
+        let other = Fake::new("other", &log);
+        let c = plan(30)
+            .lame_duck(s(5))
+            .required_registry(other.clone(), other.instance())
+            .required_registry(fake.clone(), fake.instance())
+            .registry(fake.clone(), fake.instance())
+            .build()
+            .expect("builds");
+        let h = c.handle();
+        let begun = tokio::time::Instant::now();
+        let report = c.run(h.draining()).await.expect("a report");
+        assert_eq!(report.exit_code(), ShutdownReport::START_FAILED, "{report}");
+        let text = report.to_string();
+        let why = "registry \"fake\" did not take the instance within 60s: ";
+        assert!(text.contains(why), "{text}");
+        assert!(begun.elapsed() >= s(60), "{report}");
+        // What had started is undone.
+        let all = &report.registries;
+        let left = |name: &'static str| all.iter().filter(move |r| r.name == name);
+        let outcomes: Vec<_> = left("fake").map(|r| r.outcome).collect();
+        assert!(outcomes.contains(&outcome), "{report}");
+        assert!(
+            outcomes.contains(&LeaveOutcome::Skipped),
+            "the one in the background: {report}"
+        );
+        assert_eq!(
+            left("other").next().expect("reported").outcome,
+            LeaveOutcome::Removed
+        );
+        // It was never ready, so that the lame duck is for the registry's clients alone.
+        assert!(phase(&report, Phase::LameDuck).used <= ms(1), "{report}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_ends_the_wait_for_a_required_registry() {
+    for act in [Act::Fail, Act::Hang] {
+        let log = Log::new();
+        let fake = Fake::new("fake", &log).register_does(&[act]);
+        let report = required(&fake, s(3)).await;
+        assert_eq!(log.count("ready"), 0, "{log:?}");
+        assert!(
+            !matches!(report.reason, prestop::Reason::StartFailed(_)),
+            "{report}"
+        );
+        assert!(report.total <= s(5), "{report}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_required_registry_is_not_asked_when_the_start_fails_before() {
+    let log = Log::new();
+    let fake = Fake::new("fake", &log);
+    let c = plan(30)
+        .on_started("fail", |_| Act::Fail.play())
+        .required_registry(fake.clone(), fake.instance())
+        .build()
+        .expect("builds");
+    let h = c.handle();
+    let report = c.run(h.draining()).await.expect("a report");
+    assert_eq!(log.count("register"), 0, "{log:?}");
+    assert_eq!(report.registries[0].outcome, LeaveOutcome::Skipped);
+    assert_eq!(report.exit_code(), ShutdownReport::START_FAILED);
+}
+
 /// An entry that never expires is a fair answer.
 #[tokio::test(start_paused = true)]
 async fn no_length_in_a_heartbeats_answer_is_too_long() {

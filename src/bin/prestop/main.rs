@@ -1,14 +1,21 @@
 //! `prestop`: the small helper for images whose program does not bring the hook itself.
 //!
-//! Exit codes of every subcommand that calls a process: 0 done, 2 wrong arguments, 69 no process is there, 70 the start
+//! `hook` and `started` call a process that uses the crate; `run` and `stop` (feature `process`, Linux) are for programs
+//! that do not. Exit codes of the first two: 0 done, 2 wrong arguments, 69 no process is there, 70 the start
 //! failed, 74 the process went away, 75 no answer in time, 77 refused.
 
 #[cfg(unix)]
 mod exit;
 #[cfg(unix)]
 mod hook;
+#[cfg(all(feature = "process", target_os = "linux"))]
+mod registries;
+#[cfg(all(feature = "process", target_os = "linux"))]
+mod run;
 #[cfg(unix)]
 mod started;
+#[cfg(all(feature = "process", target_os = "linux"))]
+mod stop;
 
 use std::process::ExitCode;
 
@@ -28,6 +35,10 @@ enum Command {
     Hook(hook::Args),
     #[cfg(unix)]
     Started(started::Args),
+    #[cfg(all(feature = "process", target_os = "linux"))]
+    Run(Box<run::Args>),
+    #[cfg(all(feature = "process", target_os = "linux"))]
+    Stop(stop::Args),
 }
 
 fn main() -> ExitCode {
@@ -36,5 +47,19 @@ fn main() -> ExitCode {
         Command::Hook(args) => hook::run(&args),
         #[cfg(unix)]
         Command::Started(args) => started::run(&args),
+        #[cfg(all(feature = "process", target_os = "linux"))]
+        Command::Run(args) => run::run(*args),
+        #[cfg(all(feature = "process", target_os = "linux"))]
+        Command::Stop(args) => stop::run(&args),
     }
+}
+
+/// A length in seconds, with or without the unit: `25`, `25s`, `0.5`.
+#[cfg(all(feature = "process", target_os = "linux"))]
+fn seconds(text: &str) -> Result<std::time::Duration, String> {
+    let number = text.strip_suffix('s').unwrap_or(text);
+    let seconds = number
+        .parse()
+        .map_err(|_| "it must be a number of seconds".to_owned())?;
+    std::time::Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }

@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 
 use crate::deadline::Deadline;
 use crate::registry::http::{Answer, Call, HttpClient, encode};
-use crate::registry::{Beat, Gone, Instance, Registration, RegistryError};
+use crate::registry::{Beat, Gone, Instance, LastGasp, Registration, RegistryError};
 
 /// The agent's own name for the one check of a service.
 pub(super) fn check_id(instance: &Instance) -> String {
@@ -151,6 +151,11 @@ impl Registration for Entry {
             true => Gone::Removed,
             false => Gone::AlreadyGone,
         })
+    }
+
+    fn last_gasp(&self) -> Option<LastGasp> {
+        let call = Call::new(Method::PUT, self.deregistration());
+        Some(self.agent.last_gasp(call))
     }
 
     async fn set_out_of_service(&mut self, by: Deadline) -> Result<(), RegistryError> {

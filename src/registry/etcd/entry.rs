@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use super::gateway::{Gateway, Holder};
 use crate::deadline::Deadline;
-use crate::registry::{Beat, Gone, Registration, RegistryError};
+use crate::registry::{Beat, Gone, LastGasp, Registration, RegistryError};
 
 /// What an expired lease is still listed: etcd looks every 500 ms, and the removal takes a round through the cluster.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -67,6 +67,10 @@ impl Registration for Entry {
             true => Gone::Removed,
             false => Gone::AlreadyGone,
         })
+    }
+
+    fn last_gasp(&self) -> Option<LastGasp> {
+        Some(self.gateway.last_gasp(self.lease))
     }
 
     async fn is_listed(&mut self, by: Deadline) -> Result<Option<bool>, RegistryError> {

@@ -14,8 +14,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::deadline::Deadline;
-use crate::registry::RegistryError;
 use crate::registry::http::{Answer, Call, HttpClient};
+use crate::registry::{LastGasp, RegistryError};
 use crate::sync::lock;
 
 /// gRPC's numbers, as the gateway repeats them in the body.
@@ -149,6 +149,17 @@ impl Gateway {
         }
     }
 
+    /// The same by blocking sockets, with the last token.
+    pub(super) fn last_gasp(&self, lease: i64) -> LastGasp {
+        let client = self.client.clone();
+        let token = self.login.as_ref().map(|login| login.token.clone());
+        LastGasp::new(move |at_most| {
+            let body = json!({ "ID": lease.to_string() });
+            let token = token.and_then(|token| lock(&token).clone());
+            client.gasp(&call("/v3/lease/revoke", &body, token.as_ref()), at_most);
+        })
+    }
+
     /// Under whose lease the key is.
     pub(super) async fn holder(
         &self,
@@ -226,14 +237,7 @@ impl Gateway {
         token: Option<&HeaderValue>,
         by: Deadline,
     ) -> Result<Outcome, RegistryError> {
-        // Each of them does the same when it is heard twice: the lease's id and the key are given.
-        let mut call = Call::new(Method::POST, path)
-            .with_body("application/json", body.to_string())
-            .idempotent();
-        if let Some(token) = token.filter(|token| !token.is_empty()) {
-            call = call.with_header(AUTHORIZATION, token.clone());
-        }
-        let answer = self.client.send(&call, by).await?;
+        let answer = self.client.send(&call(path, body, token), by).await?;
         // Two values where a stream ended with an error; the first is what was asked for.
         let first = serde_json::Deserializer::from_slice(&answer.body)
             .into_iter()
@@ -290,6 +294,17 @@ impl Status {
 }
 
 /// What was asked, what etcd said, and what may be done about it.
+fn call(path: &'static str, body: &Value, token: Option<&HeaderValue>) -> Call {
+    // Each of them does the same when it is heard twice: the lease's id and the key are given.
+    let call = Call::new(Method::POST, path)
+        .with_body("application/json", body.to_string())
+        .idempotent();
+    match token.filter(|token| !token.is_empty()) {
+        Some(token) => call.with_header(AUTHORIZATION, token.clone()),
+        None => call,
+    }
+}
+
 fn refused(status: &Status, answer: &Answer) -> RegistryError {
     let what = answer.unexpected();
     if status.is_about_the_token() {

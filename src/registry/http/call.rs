@@ -78,6 +78,10 @@ impl Call {
         self.idempotent
     }
 
+    pub(super) fn body(&self) -> &[u8] {
+        &self.body
+    }
+
     pub(super) fn request(
         &self,
         server: &Server,

@@ -20,6 +20,7 @@ use crate::sync::lock;
 
 mod call;
 mod connection;
+mod last_gasp;
 mod server;
 #[cfg(test)]
 mod tests;

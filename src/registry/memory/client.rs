@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 use super::{Body, TTL, beat, gone, in_millis};
 use crate::deadline::Deadline;
 use crate::registry::http::{Call, HttpClient, encode};
-use crate::registry::{Beat, Gone, Instance, Registration, Registry, RegistryError};
+use crate::registry::{Beat, Gone, Instance, LastGasp, Registration, Registry, RegistryError};
 
 /// A [`MemoryRegistry`](super::MemoryRegistry) that another process [serves](super::MemoryRegistry::serve).
 ///
@@ -128,6 +128,11 @@ impl Registration for OverHttp {
 
     async fn deregister(&mut self, by: Deadline) -> Result<Gone, RegistryError> {
         self.ask(Method::DELETE, "", by).await.map(gone)
+    }
+
+    fn last_gasp(&self) -> Option<LastGasp> {
+        let call = Call::new(Method::DELETE, self.path.clone());
+        Some(self.client.last_gasp(call))
     }
 
     async fn is_listed(&mut self, by: Deadline) -> Result<Option<bool>, RegistryError> {

@@ -1,0 +1,72 @@
+//! Stops a service the way Kubernetes' kubelet does, in a test: a pod read from the real manifest, on paused time with
+//! futures for containers ([`Simulated`]), or for real with child processes ([`Program`]).
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use prestop::kubelet::{Cause, Node, Pod, Simulated};
+//!
+//! let pod = Pod::from_yaml(
+//!     "{ kind: Deployment, metadata: { name: orders }, spec: { template: { spec: {
+//!          terminationGracePeriodSeconds: 10,
+//!          containers: [{ name: app, lifecycle: { preStop: { sleep: { seconds: 4 } } } }] } } } }",
+//! )?;
+//! let node = Node::new(pod).container("app", Simulated::exits_after(Duration::from_secs(7)));
+//! node.start().await?;
+//! let timeline = node.stop(Cause::delete()).await;
+//! println!("{timeline}");
+//! assert_eq!(timeline.signalled("app"), Some(Duration::from_secs(4)));
+//! // The hook's time comes out of the grace period, and the 7 s do not fit any more.
+//! assert_eq!(timeline.killed("app"), Some(Duration::from_secs(10)));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! This module judges the rest of the crate from outside: it imports nothing of it, and a service that does not use the
+//! crate can be tested with it just as well.
+//!
+//! # What it models
+//!
+//! The rules are those of Kubernetes 1.36, numbered as in [`_docs::kubelet`](crate::_docs::kubelet), with their sources.
+//!
+//! - The grace period by cause: deletion, force deletion, eviction, node shutdown, liveness and startup probes, a failed
+//!   postStart hook ([`Cause`]).
+//! - preStop by `exec`, `httpGet`, `sleep` (and `tcpSocket`, which always fails): its time comes out of the grace
+//!   period, cut to whole seconds; failing, hanging, not cancelled; two seconds for the stop signal in any case.
+//! - postStart beside the program, without a bound; its failure stops the container.
+//! - Sidecars: hooks all at once, stop signals in order.
+//! - Endpoints with their lag, and kube-proxy's fallback to terminating ones ([`Service`]).
+//!
+//! # What it does not model
+//!
+//! - The time before `killContainer`: the API's watch, the kubelet's fresh look at the runtime (up to 2 s, R7), and a
+//!   start or a liveness kill that is under way (R27).
+//! - A second deletion with a shorter grace period: a real kubelet does not hurry a stop that is under way either (R27).
+//! - A kubelet that restarts in the middle (R8); restart policies and back-off: a container that was stopped alone stays
+//!   down.
+//! - PID 1: a [`Program`] without a handler ends on SIGTERM, a container's PID 1 does not. `Simulated::ignores_the_signal`
+//!   shows what that costs.
+//! - gRPC and HTTPS in probes and hooks; init containers that end; `shareProcessNamespace`; Windows.
+//! - Job, StatefulSet and DaemonSet controllers: it stops one pod, whoever made it.
+
+mod endpoints;
+mod grace;
+mod manifest;
+mod node;
+#[cfg(unix)]
+mod program;
+mod simulated;
+mod timeline;
+
+pub use endpoints::{Endpoint, Service};
+pub use grace::Cause;
+pub use manifest::{
+    Command, Container, ContainerPort, EnvVar, Handler, Header, HttpGet, Lifecycle, ManifestError,
+    Pod, Port, Probe, TcpSocket,
+};
+pub use node::{Node, Runtime, StartError};
+#[cfg(unix)]
+pub use program::Program;
+pub use simulated::{Simulated, StopSignal};
+pub use timeline::{Event, Hook, Timeline, What};

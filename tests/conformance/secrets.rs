@@ -1,0 +1,119 @@
+//! What is logged while an instance comes and goes: everything, at the lowest level, of our dependencies, too. No
+//! password is in it, and no token.
+
+use std::fmt::{self, Write as _};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use prestop::Deadline;
+use prestop::registry::etcd::Etcd;
+use prestop::registry::zookeeper::ZooKeeper;
+use prestop::registry::{Instance, Registry};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
+
+use crate::fixtures;
+use crate::server::{BOUND, Server};
+
+const PASSWORD: &str = "hush-hush";
+
+/// Everything that was said.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<String>>);
+
+impl Log {
+    fn text(&self) -> String {
+        self.0.lock().unwrap().clone()
+    }
+
+    fn holds_no_secret(&self) {
+        let text = self.text();
+        let bytes = format!("{:?}", PASSWORD.as_bytes());
+        for secret in [PASSWORD, bytes.trim_matches(['[', ']'])] {
+            assert!(!text.contains(secret), "{text}");
+        }
+    }
+}
+
+struct Append<'a>(&'a mut String);
+
+impl Visit for Append<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        writeln!(self.0, "{field}={value:?}").unwrap();
+    }
+}
+
+impl Subscriber for Log {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        span.record(&mut Append(&mut self.0.lock().unwrap()));
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, values: &Record<'_>) {
+        values.record(&mut Append(&mut self.0.lock().unwrap()));
+    }
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut text = self.0.lock().unwrap();
+        writeln!(text, "{}:", event.metadata().target()).unwrap();
+        event.record(&mut Append(&mut text));
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+async fn comes_and_goes(registry: &dyn Registry, shown: &str) {
+    let by = Deadline::after(BOUND);
+    let instance = Instance::new("orders", ([10, 0, 0, 5], 80).into());
+    assert!(
+        shown.contains("svc") && !shown.contains(PASSWORD),
+        "{shown}"
+    );
+    let mut entry = registry.register(&instance, by).await.unwrap();
+    entry.heartbeat(by).await.unwrap();
+    entry.deregister(by).await.unwrap();
+}
+
+// One thread, so that its subscriber hears the clients' tasks.
+#[tokio::test]
+async fn zookeepers_password_is_in_no_log() {
+    let Some(server) = Server::<fixtures::zookeeper::ZooKeeper>::start().await else {
+        return;
+    };
+    let log = Log::default();
+    let _default = tracing::subscriber::set_default(log.clone());
+    let zookeeper = ZooKeeper::new(server.at().to_string()).unwrap();
+    let zookeeper = zookeeper.with_digest("svc", PASSWORD).unwrap();
+    comes_and_goes(&zookeeper, &format!("{zookeeper:?} {zookeeper:#?}")).await;
+    assert!(
+        log.text().contains("zookeeper_client"),
+        "its client says nothing"
+    );
+    log.holds_no_secret();
+}
+
+#[tokio::test]
+async fn etcds_password_is_in_no_log() {
+    let Some(server) = Server::<fixtures::etcd::Etcd>::start().await else {
+        return;
+    };
+    let log = Log::default();
+    let _default = tracing::subscriber::set_default(log.clone());
+    let etcd = Etcd::new([format!("http://{}", server.at())]).unwrap();
+    let etcd = etcd
+        .with_user("svc", PASSWORD)
+        .with_ttl(Duration::from_secs(60));
+    comes_and_goes(&etcd, &format!("{etcd:?} {etcd:#?}")).await;
+    tracing::info!(secret = %"is heard");
+    assert!(log.text().contains("is heard"), "{}", log.text());
+    log.holds_no_secret();
+}

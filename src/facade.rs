@@ -45,6 +45,69 @@ impl ShutdownCoordinator {
     }
 }
 
+#[cfg(feature = "server")]
+impl crate::ShutdownHandle {
+    /// Takes a connection of hyper's or hyper-util's into the coordinator's care, for an accept loop of one's own. Like
+    /// hyper-util's `GracefulShutdown::watch`; what the coordinator can do more:
+    ///
+    /// - It is counted from this call on, and holds the drain open until it has ended.
+    /// - It is told to finish as stock servers are: when the drain has begun, and all connections have closed by
+    ///   themselves or the [linger](crate::ShutdownCoordinatorBuilder::linger) is over, so that requests on their way
+    ///   are met by an open connection.
+    /// - At force close it resolves, with an error, and is in the report with the line of this call, and its
+    ///   [`peer`](crate::Watched::peer), if that was told.
+    ///
+    /// What only the socket can do needs a [`DrainListener`](crate::DrainListener) under it: accept queue swept,
+    /// upgraded sockets counted and cut, bytes in the report. What only the service can do needs the
+    /// [layer](crate::DrainLayer): requests counted and named, `Connection: close` in the lame duck. All three:
+    ///
+    /// ```no_run
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let app = axum::Router::<()>::new();
+    /// use hyper_util::rt::{TokioExecutor, TokioIo};
+    /// use hyper_util::server::conn::auto;
+    /// use hyper_util::service::TowerToHyperService;
+    /// use prestop::{DrainListener, ShutdownCoordinator};
+    /// use tokio::net::TcpListener;
+    ///
+    /// let c = ShutdownCoordinator::builder().build()?;
+    /// let h = c.handle();
+    /// let service = TowerToHyperService::new(app.layer(c.layer()));
+    /// let mut listener = DrainListener::new(&h, TcpListener::bind("0.0.0.0:8080").await?);
+    /// c.run(async move {
+    ///     // Ends when the drain has begun and the listener was swept.
+    ///     while let Some(stream) = listener.next().await {
+    ///         let (h, service) = (h.clone(), service.clone());
+    ///         tokio::spawn(async move {
+    ///             let http = auto::Builder::new(TokioExecutor::new());
+    ///             let io = TokioIo::new(stream);
+    ///             // An error here: the drain is over already.
+    ///             if let Ok(connection) = h.watch(http.serve_connection_with_upgrades(io, service)) {
+    ///                 let _ = connection.await;
+    ///             }
+    ///         });
+    ///     }
+    /// })
+    /// .await?
+    /// .exit()
+    /// # }
+    /// ```
+    ///
+    /// With another listener call `watch` before the task is spawned, not in it: between the two the drain may end.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](crate::Closed) once the drain is over; the connection is dropped.
+    #[cfg_attr(docsrs, doc(cfg(feature = "server")))]
+    #[track_caller]
+    pub fn watch<C>(&self, connection: C) -> Result<crate::Watched<C>, crate::Closed>
+    where
+        C: hyper_util::server::graceful::GracefulConnection<Error: Into<crate::BoxError>>,
+    {
+        crate::Watched::new(self, connection)
+    }
+}
+
 #[cfg(feature = "probe")]
 impl ShutdownCoordinator {
     /// `/livez`, `/readyz` and `/startupz` as a service to mount in a router; see [`Probes`](crate::Probes).

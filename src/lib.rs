@@ -44,9 +44,11 @@
 //! - In a cluster, and elsewhere: [`_docs::kubernetes`].
 //! - What happens when, and why: [`_docs::design`]. What becomes of each kind of client: [`_docs::connections`].
 //! - gRPC: [`_docs::grpc`].
+//! - TLS on the own loop: [`Serve::handshake`], [`_docs::tls`].
 //! - A program that is not written in Rust, nginx or a JVM: [`_docs::process`] (feature `process`).
 //! - Server-sent events, WebSockets, gRPC streams, late requests, deadlines: [`_docs::streams`].
 //! - A registry of one's own: [`registry::Registry`].
+//! - Consul, etcd, ZooKeeper, a registry of one's own: [`_docs::registries`], [`registry::Registry`].
 //!
 //! What each way promises:
 //!
@@ -179,12 +181,12 @@ pub use server::AxumListener;
 #[cfg(feature = "tonic")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
 pub use server::DrainIncoming;
-#[cfg(any(feature = "axum", feature = "tonic"))]
-#[cfg_attr(docsrs, doc(cfg(any(feature = "axum", feature = "tonic"))))]
-pub use server::{DrainListener, DrainStream};
 #[cfg(feature = "server")]
 #[cfg_attr(docsrs, doc(cfg(feature = "server")))]
-pub use server::{HttpService, Listener, Serve, serve};
+pub use server::{
+    DrainListener, DrainStream, Handshake, HttpService, Listener, NoHandshake, Serve, Transport,
+    Watched, serve,
+};
 #[cfg(feature = "signal")]
 #[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
 pub use signal::Signals;

@@ -15,12 +15,15 @@ pub(crate) fn share() -> f64 {
 
 /// Numbers between 0 and 1 that fill the range evenly however many there are, from a random beginning on: multiples of
 /// the golden ratio. The moments of many clients, one each, are no herd, and those of two pods differ.
+// Of clients, which not every build has.
+#[cfg_attr(not(feature = "middleware"), allow(dead_code))]
 #[derive(Debug)]
 pub(crate) struct Spread {
     from: f64,
     next: AtomicU64,
 }
 
+#[cfg_attr(not(feature = "middleware"), allow(dead_code))]
 impl Spread {
     pub(crate) fn new() -> Self {
         Self::from(share())

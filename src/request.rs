@@ -256,14 +256,24 @@ pub(crate) fn is_refused(state: &State) -> bool {
     state.phase() >= Phase::Draining && state.settings.late_requests == LateRequests::Refuse
 }
 
-/// Asks an HTTP/1 client to close the connection after this answer. On HTTP/2 the header is forbidden (RFC 9113,
-/// 8.2.2); there GOAWAY says it.
+/// Whether HTTP ends with this answer: what comes next on its socket, or its stream, is the handler's.
+pub(crate) fn leaves_http(version: Version, method: &Method, status: http::StatusCode) -> bool {
+    let tunnel = *method == Method::CONNECT && status.is_success();
+    tunnel || (version <= Version::HTTP_11 && status == http::StatusCode::SWITCHING_PROTOCOLS)
+}
+
+/// Asks an HTTP/1 client to close the connection after this answer, which must not be one that
+/// [leaves HTTP](leaves_http). On HTTP/2 the header is forbidden (RFC 9113, 8.2.2); there GOAWAY says it.
 pub(crate) fn say_close(version: Version, headers: &mut HeaderMap) {
-    if version <= Version::HTTP_11 && !headers.contains_key(http::header::UPGRADE) {
-        headers.insert(
-            http::header::CONNECTION,
-            http::HeaderValue::from_static("close"),
-        );
+    let close = http::HeaderValue::from_static("close");
+    if version > Version::HTTP_11 {
+        return;
+    }
+    // An offer to upgrade, as in a 426, must be listed in `Connection`, too (RFC 9110, 7.8).
+    if headers.contains_key(http::header::UPGRADE) {
+        headers.append(http::header::CONNECTION, close);
+    } else {
+        headers.insert(http::header::CONNECTION, close);
     }
 }
 

@@ -154,6 +154,7 @@ impl Readiness {
 }
 
 /// When streams are told to end, those whose policy is [`StreamPolicy::Tell`](crate::StreamPolicy::Tell).
+#[cfg_attr(not(feature = "middleware"), allow(dead_code, unreachable_pub))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TellAt {
@@ -168,6 +169,7 @@ pub enum TellAt {
 }
 
 /// What becomes of a request that arrives in the drain, on a connection that is still open.
+#[cfg_attr(not(feature = "middleware"), allow(dead_code, unreachable_pub))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LateRequests {
@@ -191,6 +193,7 @@ pub(crate) struct Holdback {
 }
 
 /// What rooms need to know and nothing below them does.
+#[cfg_attr(not(feature = "middleware"), allow(dead_code))]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     pub(crate) linger: Duration,

@@ -94,7 +94,7 @@ fn say_skipped(what: &str) {
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
-/// `examples/service.rs` as a process.
+/// `examples/service.rs`, or another that prints the same lines, as a process.
 struct Service {
     child: Child,
     address: SocketAddr,
@@ -120,10 +120,16 @@ enum Port {
 
 impl Service {
     async fn start(lame_duck: &str) -> Self {
+        Self::example("service", &["127.0.0.1:0", lame_duck, "127.0.0.1:0"]).await
+    }
+
+    async fn example(name: &str, args: &[&str]) -> Self {
         let test = std::env::current_exe().unwrap();
         let profile = test.ancestors().nth(2).expect("it lies in <profile>/deps");
-        let mut child = Command::new(profile.join("examples/service"))
-            .args(["127.0.0.1:0", lame_duck, "127.0.0.1:0"])
+        let mut child = Command::new(profile.join("examples").join(name))
+            .args(args)
+            // As in a cluster: without a lame duck of their own, they have 5 s.
+            .env("KUBERNETES_SERVICE_HOST", "test")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -132,7 +138,8 @@ impl Service {
         let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = within("the address", out.next_line()).await.unwrap();
         let line = line.expect("it listens").replace("listening ", "");
-        let (address, grpc) = line.split_once(' ').expect("two addresses");
+        // One that has a single port has it twice here.
+        let (address, grpc) = line.split_once(' ').unwrap_or((&line, &line));
         Self {
             child,
             address: address.parse().unwrap(),
@@ -688,4 +695,28 @@ async fn curl_reads_events_to_a_proper_end_through_stops() {
     assert!(ends.iter().all(|end| *end == "0 200 1.1"), "{errors}");
     service.signal(Signal::TERM);
     service.ended().await;
+}
+
+/// `examples/tls.rs` answers after three seconds, and is told to stop before. curl is content with what ALPN offers.
+#[tokio::test]
+async fn curl_is_served_over_tls_through_a_stop() {
+    if !have(&["curl"]) {
+        return;
+    }
+    let _alone = ALONE.lock().await;
+    let service = Service::example("tls", &["127.0.0.1:0"]).await;
+    let gateway = Gateway::start(service.address).await;
+    let url = format!("https://{}", gateway.address);
+    let mut running = Vec::new();
+    for (protocol, version) in [("--http1.1", "1.1"), ("--http2", "2")] {
+        let args = [&CURL[..], &["-k", protocol, &url]].concat();
+        running.push((Running::start("curl", &args), version));
+    }
+    gateway.connections(running.len()).await;
+    service.signal(Signal::TERM);
+    for (client, version) in running {
+        let (out, err) = client.ended().await;
+        assert_eq!(out, format!("0 200 {version} 6 1\n"), "{err}");
+    }
+    assert_eq!(service.ended().await.while_stopping, 2);
 }

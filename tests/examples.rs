@@ -135,6 +135,46 @@ fn post_start_that_cannot_write_fails_its_start_with_70_and_names_the_hook() {
     }
 }
 
+/// The files of the service, with what is in them.
+fn registered(registry: &str) -> Vec<(PathBuf, String)> {
+    let Ok(files) = std::fs::read_dir(Path::new(registry).join("hello")) else {
+        return Vec::new();
+    };
+    let files = files.map(|file| file.expect("an entry").path());
+    // One that is being written is empty, one that is being removed may be gone.
+    let read = files.filter_map(|path| Some((path.clone(), std::fs::read_to_string(path).ok()?)));
+    read.filter(|(_, address)| !address.is_empty()).collect()
+}
+
+#[test]
+fn custom_registry_lists_the_instance_until_the_stop_begins() {
+    let scratch = Scratch::new("custom-registry");
+    let registry = scratch.file("registry");
+    for forgotten in [false, true] {
+        let child = example("custom_registry")
+            .arg(&registry)
+            .env_remove("KUBERNETES_SERVICE_HOST")
+            .spawn()
+            .expect("it starts");
+        let (file, address) = loop {
+            if let Some(found) = registered(&registry).pop() {
+                break found;
+            }
+            std::thread::yield_now();
+        };
+        let address = address.parse().expect("an address");
+        assert_eq!(get(address, "/"), "HTTP/1.1 200 OK");
+        if forgotten {
+            // That is what the registry's restart looks like. It was not told yet when the stop comes.
+            std::fs::remove_file(file).expect("it was there");
+        }
+        signal(&child, Signal::TERM);
+        let ended = child.wait_with_output().expect("it ends");
+        assert_eq!(ended.status.code(), Some(0), "{}", stderr(&ended));
+        assert_eq!(registered(&registry), []);
+    }
+}
+
 #[test]
 fn rolling_update_ends_with_a_message_when_it_cannot_run() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use prestop::{Error, Phase, ShutdownCoordinator};
+use prestop::{Phase, ShutdownHandle};
 use tokio::time::sleep;
 use tonic::{Request, Response, Status};
 use tonic_health::ServingStatus;
@@ -36,16 +36,13 @@ const NAMES: [&str; 2] = ["", "orders.v1.Orders"];
 
 /// The health service, not serving from the first moment of the stop on. A watch is a stream that never ends by itself
 /// and would hold the drain open until it is cut, so it is ended when the drain begins.
-pub(crate) async fn health(
-    c: &mut ShutdownCoordinator,
-) -> Result<HealthServer<impl Health>, Error> {
+pub(crate) async fn health(h: ShutdownHandle) -> HealthServer<impl Health> {
     let (mut reporter, service) = tonic_health::server::health_reporter();
     for name in NAMES {
         reporter
             .set_service_status(name, ServingStatus::NotServing)
             .await;
     }
-    let h = c.handle();
     let phases = async move {
         for (phase, status) in [
             (Phase::Ready, Some(ServingStatus::Serving)),
@@ -62,5 +59,5 @@ pub(crate) async fn health(
         }
     };
     tokio::spawn(phases);
-    Ok(service)
+    service
 }

@@ -81,7 +81,7 @@ async fn service() -> Result<(), BoxError> {
     if let Some(lame_duck) = seconds("LAME_DUCK_SECONDS")? {
         builder = builder.lame_duck(lame_duck);
     }
-    let mut c = builder.build()?;
+    let c = builder.build()?;
     let h = c.handle();
 
     // HTTP, on the crate's own loop.
@@ -94,7 +94,7 @@ async fn service() -> Result<(), BoxError> {
     // gRPC, on tonic's own server.
     let incoming = c.incoming(bind("GRPC_ADDRESS", "0.0.0.0:50051").await?);
     let rpc = Server::builder()
-        .add_service(grpc::health(&mut c).await?)
+        .add_service(grpc::health(h.clone()).await)
         .add_service(grpc::orders(done.clone()))
         .serve_with_incoming_shutdown(incoming, h.draining());
 

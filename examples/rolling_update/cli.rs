@@ -42,9 +42,6 @@ pub struct Options {
     #[arg(long = "strategy", value_name = "NAME", value_enum)]
     strategies: Vec<Strategy>,
 
-    /// The registry that the replicas are in; all but `memory` need their server on PATH
-    #[arg(long, value_name = "NAME", value_enum, default_value_t = RegistryKind::Memory)]
-    pub registry: RegistryKind,
     /// The preStop hook of `prestop`'s replicas: it runs first, then comes SIGTERM; repeat it for several
     #[arg(
         long = "hook",
@@ -53,6 +50,10 @@ pub struct Options {
         conflicts_with = "strategies"
     )]
     hooks: Vec<Hook>,
+
+    /// The registry that the replicas are in; all but `memory` need their server on PATH
+    #[arg(long, value_name = "NAME", value_enum, default_value_t = RegistryKind::Memory)]
+    pub registry: RegistryKind,
 
     /// Requests per second, all kinds of clients together
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=5000))]

@@ -92,8 +92,8 @@ impl fmt::Display for Name {
 #[derive(Clone, Debug)]
 pub struct Stop {
     pub name: Name,
-    /// When its hook began, or else when the signal was sent.
-    pub told: Instant,
+    /// When the hook began, or else when the signal was sent.
+    pub began: Instant,
     /// From then to the end of the process.
     pub took: Duration,
     pub hook: Option<Hooked>,
@@ -188,7 +188,7 @@ impl Fleet {
         self.replicas.pop_front();
         Ok(Stop {
             name,
-            told: began,
+            began,
             took,
             hook,
             status,

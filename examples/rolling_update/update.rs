@@ -160,7 +160,7 @@ pub async fn rolling_update(
     }
     let gone = stops.iter().filter_map(|stop| {
         let gone_at = registry.gone_at(stop.name.addresses.http)?;
-        Some(gone_at.saturating_duration_since(stop.told))
+        Some(gone_at.saturating_duration_since(stop.began))
     });
     let unseen = gone.collect();
     fleet.kill_all().await;

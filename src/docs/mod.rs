@@ -11,12 +11,20 @@ pub mod grpc {}
 
 #[doc = include_str!("kubernetes.md")]
 pub mod kubernetes {}
+#[doc = include_str!("tls.md")]
+pub mod tls {}
 
 #[doc = include_str!("registries.md")]
 pub mod registries {}
 
+// Without the features its links and snippets have nothing to point at.
+#[cfg(all(feature = "hook", feature = "probe", unix))]
+#[doc = include_str!("hooks.md")]
+pub mod hooks {}
+
 #[doc = include_str!("process.md")]
 pub mod process {}
+
 // Its programs are for axum.
 #[cfg_attr(feature = "websocket", doc = include_str!("streams.md"))]
 #[cfg_attr(

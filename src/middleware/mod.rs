@@ -22,7 +22,7 @@ use crate::peers::Peer;
 use crate::phase::Phase;
 use crate::request::{
     ConnectionInfo, Ending, Exempt, Head, Ticket, TrackedBody, has_no_body, is_exempt, is_refused,
-    say_close,
+    leaves_http, say_close,
 };
 use crate::roster::{Straggler, Work, WorkKind};
 use crate::rotation::is_asked;
@@ -223,7 +223,8 @@ where
                 let ticket = ticket
                     .take()
                     .expect("a future is not polled after it was ready");
-                if ticket.asks_to_leave(this.handle) {
+                let leaves = leaves_http(*version, method, response.status());
+                if !leaves && ticket.asks_to_leave(this.handle) {
                     say_close(*version, response.headers_mut());
                 }
                 let empty = has_no_body(method, response.status());

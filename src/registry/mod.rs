@@ -21,12 +21,17 @@ pub(crate) mod http;
 #[cfg(feature = "memory")]
 #[cfg_attr(docsrs, doc(cfg(feature = "memory")))]
 pub mod memory;
+#[cfg(feature = "tls")]
+mod tls;
 #[cfg(feature = "zookeeper")]
 #[cfg_attr(docsrs, doc(cfg(feature = "zookeeper")))]
 pub mod zookeeper;
 
 pub use crate::last_gasp::LastGasp;
 pub use instance::Instance;
+#[cfg(feature = "tls")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+pub use tls::Tls;
 
 /// A service registry: where clients find instances, and keep calling them until they are gone from it.
 ///

@@ -15,8 +15,9 @@ use crate::random::Spread;
 use crate::roster::{Straggler, Work};
 use crate::state::{Haste, Signal};
 
-use super::connection::{Connection, Transport};
+use super::connection::Connection;
 use super::listener::{Listener, back_off};
+use super::transport::Transport;
 
 /// How long new handshakes are ignored before the listener closes: those that were answered by then take a round trip
 /// to be queued, and no two hosts of one cluster are farther apart.
@@ -81,7 +82,6 @@ impl<L: Listener> Acceptor<L> {
     }
 
     /// For a stock server, which closes idle connections when it is told, and is told after linger and sweep.
-    #[cfg(any(feature = "axum", feature = "tonic"))]
     pub(super) fn for_stock(handle: &ShutdownHandle, listener: L) -> Self {
         Self::with_patience(handle, listener, handle.state().settings.linger)
     }

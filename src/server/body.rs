@@ -15,7 +15,7 @@ use crate::error::BoxError;
 use crate::request::Ending;
 use crate::stream::{Piece, StreamBody};
 
-use super::connection::RequestTicket;
+use super::ticket::RequestTicket;
 
 pin_project! {
     /// The response body that hyper sees.

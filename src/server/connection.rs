@@ -1,25 +1,29 @@
-//! [`Connection`]: what is known of one accepted connection, and the transport that knows when it is cut.
+//! [`Connection`]: what is known of one accepted connection.
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use futures::task::AtomicWaker;
 use http::Version;
 use slab::Slab;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::Instant;
 
 use crate::handle::ShutdownHandle;
 use crate::in_flight::{Closed, InFlightGuard};
 use crate::phase::Phase;
 use crate::request::{Countable, Head};
 use crate::roster::{Entry, Straggler, Work, WorkKind};
+use crate::state::State;
 use crate::sync::lock;
+
+use super::observed::PREFACE;
+use super::ticket::RequestTicket;
+
+/// The preface of HTTP/2 and the header of the first frame, which is SETTINGS (RFC 9113, 3.4 and 4.1).
+const GREETING: u64 = PREFACE.len() as u64 + 9;
 
 /// One accepted connection, from before its task is spawned until its transport is closed.
 ///
@@ -31,6 +35,7 @@ pub(super) struct Connection {
     pub(super) since: Instant,
     /// Its place among all clients, between 0 and 1: when it is asked to leave.
     pub(super) share: f64,
+    /// On the socket, whatever is spoken over it.
     received: AtomicU64,
     sent: AtomicU64,
     /// Counts beginnings and ends of requests: what the task looks at to see that something changed.
@@ -45,9 +50,15 @@ pub(super) struct Connection {
 
 struct Inner {
     requests: Slab<Active>,
+    /// It has yet to finish a handshake.
+    in_handshake: bool,
+    /// Since when HTTP can be spoken.
+    open_since: Instant,
     /// None before the first request, or the preface of HTTP/2.
     version: Option<Version>,
-    /// Bytes received up to here belong to requests that were seen whole, so that more bytes are a new head.
+    /// Bytes of HTTP that have come.
+    heard: u64,
+    /// Up to here they belong to requests that were seen whole, so that more bytes are a new head.
     seen: u64,
     /// Since when there is no request; later, when bytes came since: of a head its first ones, of HTTP/2 the last.
     idle_since: Instant,
@@ -106,7 +117,10 @@ impl Connection {
             writer: AtomicWaker::new(),
             inner: Mutex::new(Inner {
                 requests: Slab::new(),
+                in_handshake: false,
+                open_since: now,
                 version: None,
+                heard: 0,
                 seen: 0,
                 idle_since: now,
                 upgraded: None,
@@ -119,6 +133,38 @@ impl Connection {
         }))
     }
 
+    pub(super) fn state(&self) -> &State {
+        self.handle.state()
+    }
+
+    /// Whoever is in the roster can be named and cut.
+    pub(super) fn enter_roster(self: &Arc<Self>) {
+        let entry = self.state().roster.enter(self.clone());
+        lock(&self.inner).entry = Some(entry);
+    }
+
+    /// A handshake comes before HTTP.
+    pub(super) fn handshake_began(&self) {
+        lock(&self.inner).in_handshake = true;
+    }
+
+    /// Idle from now on, as if it had been accepted just now.
+    pub(super) fn handshake_ended(&self) {
+        let now = Instant::now();
+        let mut inner = lock(&self.inner);
+        inner.in_handshake = false;
+        inner.open_since = now;
+        inner.idle_since = now;
+    }
+
+    /// What a handshake is doing.
+    pub(super) fn handshake_activity(&self) -> Activity {
+        match self.received.load(Ordering::Relaxed) {
+            0 => Activity::Idle(self.since),
+            _ => Activity::PartialHead(self.since),
+        }
+    }
+
     pub(super) fn is_http2(&self) -> bool {
         lock(&self.inner).version == Some(Version::HTTP_2)
     }
@@ -128,8 +174,10 @@ impl Connection {
         lock(&self.inner).requested
     }
 
-    pub(super) fn received(&self) -> u64 {
-        self.received.load(Ordering::Relaxed)
+    /// It is, or has yet to say enough to be something else.
+    pub(super) fn may_be_http2(&self) -> bool {
+        let inner = lock(&self.inner);
+        inner.version == Some(Version::HTTP_2) || inner.heard < PREFACE.len() as u64
     }
 
     pub(super) fn has_backlog(&self) -> bool {
@@ -141,16 +189,18 @@ impl Connection {
     }
 
     pub(super) fn activity(&self) -> Activity {
-        let received = self.received();
+        lock(&self.inner).activity()
+    }
+
+    /// Since when the client has been owing a whole head: the first one since it could speak, a later one since its
+    /// first byte. HTTP/2 begins with preface and SETTINGS, and owes nothing after them.
+    pub(super) fn owes_head_since(&self) -> Option<Instant> {
         let inner = lock(&self.inner);
-        let is_http2 = inner.version == Some(Version::HTTP_2);
-        // Tunnels of HTTP/2 cannot be seen: hyper knows when the last one has ended.
-        if !inner.requests.is_empty() || (is_http2 && inner.upgraded.is_some()) {
-            Activity::Busy
-        } else if received > inner.seen && !is_http2 {
-            Activity::PartialHead(inner.idle_since)
-        } else {
-            Activity::Idle(inner.idle_since)
+        match (inner.version, inner.activity()) {
+            (None, _) => Some(inner.open_since),
+            (Some(Version::HTTP_2), _) => (inner.heard < GREETING).then_some(inner.open_since),
+            (Some(_), Activity::PartialHead(since)) => Some(since),
+            (Some(_), Activity::Busy | Activity::Idle(_)) => None,
         }
     }
 
@@ -160,11 +210,10 @@ impl Connection {
         if !exempt {
             self.handle.state().tally.started();
         }
-        let received = self.received();
         let mut inner = lock(&self.inner);
         inner.version = Some(head.version);
         inner.requested = true;
-        inner.seen = received;
+        inner.seen = inner.heard;
         let key = inner.requests.insert(Active {
             route: head.route(),
             since: Instant::now(),
@@ -173,22 +222,16 @@ impl Connection {
         self.hold_for(&mut inner);
         drop(inner);
         self.epoch.fetch_add(1, Ordering::Release);
-        RequestTicket {
-            connection: self.clone(),
-            key,
-            ended: AtomicBool::new(false),
-            lost: AtomicBool::new(false),
-        }
+        RequestTicket::new(self.clone(), key)
     }
 
     /// A whole head has arrived, and its answer is a refusal. Its bytes were seen: what comes next is a new head.
     pub(super) fn request_refused(&self, head: Head<'_>) {
         self.handle.state().tally.refused();
-        let received = self.received();
         let mut inner = lock(&self.inner);
         inner.version = Some(head.version);
         if inner.requests.is_empty() {
-            inner.seen = received;
+            inner.seen = inner.heard;
             inner.idle_since = Instant::now();
         }
         drop(inner);
@@ -223,19 +266,24 @@ impl Connection {
         }
     }
 
-    /// Bytes have come.
-    fn heard(&self, bytes: u64, is_http2: bool) {
-        let before = self.received.fetch_add(bytes, Ordering::Relaxed);
+    /// The client has said so much.
+    pub(super) fn heard(&self, bytes: &[u8], is_http2: bool) {
         let mut inner = lock(&self.inner);
+        let begins = inner.heard == inner.seen;
+        inner.heard += bytes.len() as u64;
         if is_http2 {
             inner.version = Some(Version::HTTP_2);
         }
-        if inner.requests.is_empty() {
-            if before == inner.seen || inner.version == Some(Version::HTTP_2) {
-                inner.idle_since = Instant::now();
-            }
-            self.epoch.fetch_add(1, Ordering::Release);
+        if !inner.requests.is_empty() {
+            return;
         }
+        // Some clients end a body with a line of its own, which is no head (RFC 9112, 2.2).
+        if begins && bytes.iter().all(|byte| b"\r\n".contains(byte)) {
+            inner.seen = inner.heard;
+        } else if begins || inner.version == Some(Version::HTTP_2) {
+            inner.idle_since = Instant::now();
+        }
+        self.epoch.fetch_add(1, Ordering::Release);
     }
 
     /// The protocol is left: from here on the transport is the user's.
@@ -244,8 +292,7 @@ impl Connection {
         inner.upgraded = inner.requests.get(key).cloned();
     }
 
-    fn request_ended(&self, key: usize, answered: bool) {
-        let received = self.received();
+    pub(super) fn request_ended(&self, key: usize, answered: bool) {
         let mut inner = lock(&self.inner);
         let counts = inner.requests.try_remove(key).is_some_and(|r| !r.exempt);
         if counts && answered {
@@ -255,7 +302,7 @@ impl Connection {
         let is_idle = inner.requests.is_empty();
         if is_idle {
             inner.idle_since = Instant::now();
-            inner.seen = received;
+            inner.seen = inner.heard;
         }
         self.hold_for(&mut inner);
         let over = over(&mut inner);
@@ -264,19 +311,81 @@ impl Connection {
         self.epoch.fetch_add(1, Ordering::Release);
         // On HTTP/2 the last stream may have ended in a task of its own, and the connection's must see it.
         if is_idle && self.handle.state().phase() >= Phase::LameDuck {
-            self.reader.wake();
+            self.wake_reader();
         }
     }
 
-    fn is_cut(&self) -> io::Result<()> {
+    pub(super) fn is_cut(&self) -> bool {
         // Acquire pairs with the release in `cut`: registered first, asked second, no wake-up is lost.
-        if self.cut.load(Ordering::Acquire) {
-            return Err(io::Error::new(
+        self.cut.load(Ordering::Acquire)
+    }
+
+    fn not_cut(&self) -> io::Result<()> {
+        match self.is_cut() {
+            false => Ok(()),
+            true => Err(io::Error::new(
                 io::ErrorKind::ConnectionAborted,
                 "force closed: the drain is over",
-            ));
+            )),
         }
-        Ok(())
+    }
+
+    /// An error once it is cut, and whoever waits is woken then.
+    pub(super) fn may_read(&self, cx: &Context<'_>) -> io::Result<()> {
+        self.reader.register(cx.waker());
+        self.not_cut()
+    }
+
+    /// An error once it is cut, and whoever waits is woken then.
+    pub(super) fn may_write(&self, cx: &Context<'_>) -> io::Result<()> {
+        self.writer.register(cx.waker());
+        self.not_cut()
+    }
+
+    /// Whoever waits for the client looks again.
+    pub(super) fn wake_reader(&self) {
+        self.reader.wake();
+    }
+
+    /// So many bytes came on the socket.
+    pub(super) fn received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// What a write to the socket came to.
+    pub(super) fn sent(&self, written: &Poll<io::Result<usize>>) {
+        self.backlog.store(written.is_pending(), Ordering::Relaxed);
+        if let Poll::Ready(Ok(written)) = written {
+            self.sent.fetch_add(*written as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// A flush waits for the client.
+    pub(super) fn has_to_wait(&self) {
+        self.backlog.store(true, Ordering::Relaxed);
+    }
+
+    /// The socket is gone; with the last handler the connection is over.
+    pub(super) fn transport_closed(&self) {
+        let mut inner = lock(&self.inner);
+        inner.closed = true;
+        let over = over(&mut inner);
+        drop(inner);
+        drop(over);
+    }
+}
+
+impl Inner {
+    fn activity(&self) -> Activity {
+        let is_http2 = self.version == Some(Version::HTTP_2);
+        // Tunnels of HTTP/2 cannot be seen: hyper knows when the last one has ended.
+        if !self.requests.is_empty() || (is_http2 && self.upgraded.is_some()) {
+            Activity::Busy
+        } else if self.heard > self.seen && !is_http2 {
+            Activity::PartialHead(self.idle_since)
+        } else {
+            Activity::Idle(self.idle_since)
+        }
     }
 }
 
@@ -322,7 +431,12 @@ impl Work for Connection {
                 add(WorkKind::Upgrade, &upgraded.route, upgraded.since);
             }
         } else if inner.requests.is_empty() && inner.guard.is_some() {
-            add(WorkKind::Connection, "", self.since);
+            let what = if inner.in_handshake {
+                "in handshake"
+            } else {
+                ""
+            };
+            add(WorkKind::Connection, what, self.since);
         }
     }
 
@@ -332,202 +446,5 @@ impl Work for Connection {
         self.cut.store(true, Ordering::Release);
         self.reader.wake();
         self.writer.wake();
-    }
-}
-
-/// Held by the response body of one request, and by its frames until they are sent.
-pub(super) struct RequestTicket {
-    pub(super) connection: Arc<Connection>,
-    pub(super) key: usize,
-    ended: AtomicBool,
-    lost: AtomicBool,
-}
-
-impl RequestTicket {
-    /// The last frame of the answer was handed over.
-    pub(super) fn ended(&self) {
-        self.ended.store(true, Ordering::Relaxed);
-    }
-
-    /// A part of the answer was dropped before it was sent.
-    pub(super) fn lost(&self) {
-        self.lost.store(true, Ordering::Relaxed);
-    }
-}
-
-impl Drop for RequestTicket {
-    fn drop(&mut self) {
-        // Cut, the request is a straggler, whatever its handler still made of that.
-        let cut = self.connection.cut.load(Ordering::Acquire);
-        let answered = *self.ended.get_mut() && !*self.lost.get_mut() && !cut;
-        self.connection.request_ended(self.key, answered);
-    }
-}
-
-/// The transport of a connection: counts its bytes, and fails once it is cut. Dropped, the connection is over, also
-/// when an upgrade had taken it out of its task.
-pub(super) struct Transport<IO> {
-    io: IO,
-    connection: Arc<Connection>,
-    /// How many bytes the client began with are the preface of HTTP/2; `None` once it is known.
-    preface: Option<usize>,
-    /// When it closes whatever the client does, once it is shut down.
-    closes: Option<Pin<Box<Sleep>>>,
-}
-
-/// How a client begins that knows that it speaks HTTP/2 (RFC 9113, 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-impl<IO> Transport<IO> {
-    pub(super) fn new(io: IO, connection: Arc<Connection>) -> Self {
-        let entry = connection.handle.state().roster.enter(connection.clone());
-        lock(&connection.inner).entry = Some(entry);
-        Self {
-            io,
-            connection,
-            preface: Some(0),
-            closes: None,
-        }
-    }
-
-    /// Whether these bytes complete the preface of HTTP/2.
-    fn is_preface(&mut self, bytes: &[u8]) -> bool {
-        let Some(seen) = self.preface else {
-            return false;
-        };
-        let n = bytes.len().min(PREFACE.len() - seen);
-        let goes_on = bytes[..n] == PREFACE[seen..seen + n];
-        let whole = goes_on && seen + n == PREFACE.len();
-        self.preface = (goes_on && !whole).then_some(seen + n);
-        whole
-    }
-}
-
-impl<IO> Transport<IO> {
-    #[cfg(feature = "tonic")]
-    pub(super) const fn io(&self) -> &IO {
-        &self.io
-    }
-
-    #[cfg(feature = "tonic")]
-    pub(super) const fn connection(&self) -> &Arc<Connection> {
-        &self.connection
-    }
-
-    #[cfg(any(feature = "axum", feature = "tonic"))]
-    pub(super) fn peer(&self) -> Option<SocketAddr> {
-        self.connection.peer
-    }
-}
-
-impl<IO> Drop for Transport<IO> {
-    fn drop(&mut self) {
-        let mut inner = lock(&self.connection.inner);
-        inner.closed = true;
-        let over = over(&mut inner);
-        drop(inner);
-        drop(over);
-    }
-}
-
-impl<IO: AsyncRead + Unpin> AsyncRead for Transport<IO> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.connection.reader.register(cx.waker());
-        self.connection.is_cut()?;
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
-        let read = buf.filled().len() - before;
-        if read > 0 {
-            let is_http2 = self.is_preface(&buf.filled()[before..]);
-            self.connection.heard(read as u64, is_http2);
-        }
-        polled
-    }
-}
-
-impl<IO: AsyncWrite + Unpin> Transport<IO> {
-    fn poll_write_with(
-        &mut self,
-        cx: &mut Context<'_>,
-        write: impl FnOnce(Pin<&mut IO>, &mut Context<'_>) -> Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
-        self.connection.writer.register(cx.waker());
-        self.connection.is_cut()?;
-        let polled = write(Pin::new(&mut self.io), cx);
-        self.connection
-            .backlog
-            .store(polled.is_pending(), Ordering::Relaxed);
-        if let Poll::Ready(Ok(written)) = &polled {
-            self.connection
-                .sent
-                .fetch_add(*written as u64, Ordering::Relaxed);
-        }
-        polled
-    }
-}
-
-impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Transport<IO> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_write_with(cx, |io, cx| io.poll_write(cx, buf))
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_write_with(cx, |io, cx| io.poll_write_vectored(cx, bufs))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.connection.writer.register(cx.waker());
-        self.connection.is_cut()?;
-        let polled = Pin::new(&mut self.io).poll_flush(cx);
-        if polled.is_pending() {
-            self.connection.backlog.store(true, Ordering::Relaxed);
-        }
-        polled
-    }
-
-    /// Closing is what a cut wants: it never fails for that.
-    ///
-    /// A client of HTTP/2 that is told to go may still be sending. To close over bytes that were not read resets the
-    /// connection, and takes answers with it that are on their way: so it is heard out until it closes, too, for
-    /// the linger at most.
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.connection.writer.register(cx.waker());
-        if self.connection.is_cut().is_err() {
-            return Poll::Ready(Ok(()));
-        }
-        ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
-        if !self.connection.is_http2() || self.connection.handle.phase() < Phase::LameDuck {
-            return Poll::Ready(Ok(()));
-        }
-        let this = &mut *self;
-        let linger = this.connection.handle.state().settings.linger;
-        let closes = this.closes.get_or_insert_with(|| Box::pin(sleep(linger)));
-        if closes.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Ok(()));
-        }
-        let mut scratch = [0; 1024];
-        loop {
-            let mut unread = ReadBuf::new(&mut scratch);
-            match ready!(Pin::new(&mut this.io).poll_read(cx, &mut unread)) {
-                Ok(()) if !unread.filled().is_empty() => {}
-                _ => return Poll::Ready(Ok(())),
-            }
-        }
     }
 }

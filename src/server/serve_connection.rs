@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode, Version};
+use http::{Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -19,7 +19,8 @@ use tower::util::Oneshot;
 use crate::handle::ShutdownHandle;
 use crate::phase::Phase;
 use crate::request::{
-    ConnectionInfo, Ending, Exempt, Head, has_no_body, is_exempt, is_refused, say_close,
+    ConnectionInfo, Ending, Exempt, Head, has_no_body, is_exempt, is_refused, leaves_http,
+    say_close,
 };
 use crate::rotation::{asked_at, is_asked, is_late};
 use crate::state::Signal;
@@ -27,18 +28,38 @@ use crate::stream::{StopSignal, StreamBody, is_grpc, refusal};
 
 use super::HttpService;
 use super::body::ServedBody;
-use super::connection::{Activity, Connection, RequestTicket, Transport};
+use super::connection::{Activity, Connection};
+use super::observed::Observed;
+use super::ticket::RequestTicket;
 
 /// How long a head may take to arrive in the drain once its first byte has: longer than any honest client needs,
 /// shorter than a drain.
-const HEAD: Duration = Duration::from_secs(5);
+pub(super) const HEAD: Duration = Duration::from_secs(5);
+
+/// How long a head may take otherwise: hyper's own figure.
+pub(super) const HEADER_READ: Duration = Duration::from_secs(30);
+
+/// What all connections of one server have in common.
+pub(super) struct Options {
+    pub(super) exempt: Option<Exempt>,
+    pub(super) header_read_timeout: Option<Duration>,
+    pub(super) half_close: bool,
+}
+
+impl Options {
+    /// When the connection is closed, if its client has not sent the head that it owes by then.
+    fn head_due(&self, connection: &Connection) -> Option<Instant> {
+        let since = connection.owes_head_since()?;
+        since.checked_add(self.header_read_timeout?)
+    }
+}
 
 pub(super) async fn serve_connection<IO, S>(
     handle: ShutdownHandle,
     connection: Arc<Connection>,
-    transport: Transport<IO>,
+    io: IO,
     service: S,
-    exempt: Option<Exempt>,
+    options: Arc<Options>,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: HttpService,
@@ -47,12 +68,14 @@ pub(super) async fn serve_connection<IO, S>(
         service,
         handle: handle.clone(),
         connection: connection.clone(),
-        exempt,
+        options: options.clone(),
     };
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // WebSockets over HTTP/2 (RFC 8441).
     builder.http2().enable_connect_protocol();
-    let protocol = builder.serve_connection_with_upgrades(TokioIo::new(transport), service);
+    builder.http1().half_close(options.half_close);
+    let io = TokioIo::new(Observed::new(io, connection.clone()));
+    let protocol = builder.serve_connection_with_upgrades(io, service);
     tokio::pin!(protocol);
 
     let mut signal = handle.state().subscribe();
@@ -64,6 +87,11 @@ pub(super) async fn serve_connection<IO, S>(
             // Dropping the protocol drops the handlers. An upgraded transport is not in here any more.
             return;
         }
+        let head_due = options.head_due(&connection);
+        if head_due.is_some_and(|due| due <= Instant::now()) {
+            tracing::debug!(peer = ?connection.peer, "closed: no whole request head in time");
+            return;
+        }
         let at = match next_step(&now, &connection, told, handle.state().settings.linger) {
             Next::Tell => {
                 told = true;
@@ -71,18 +99,19 @@ pub(super) async fn serve_connection<IO, S>(
                 continue;
             }
             Next::Close => return,
-            Next::At(at) => Some(at),
-            Next::Wait => None,
+            Next::At(at) => Some(head_due.map_or(at, |due| due.min(at))),
+            Next::Wait => head_due,
         };
         // A request that begins or ends moves the moment to close, and a new connection turns out to be HTTP/2;
-        // before the lame duck nobody asks.
+        // before the lame duck nobody asks. A head that has begun must end.
         let watch_requests = now.phase >= Phase::LameDuck;
         let ended = std::future::poll_fn(|cx| {
             if let Poll::Ready(ended) = protocol.as_mut().poll(cx) {
                 return Poll::Ready(Some(ended));
             }
             let before = std::mem::replace(&mut epoch, connection.epoch());
-            if watch_requests && before != epoch {
+            let moved = || watch_requests || options.head_due(&connection) != head_due;
+            if before != epoch && moved() {
                 return Poll::Ready(None);
             }
             Poll::Pending
@@ -192,7 +221,7 @@ struct Counting<S> {
     service: S,
     handle: ShutdownHandle,
     connection: Arc<Connection>,
-    exempt: Option<Exempt>,
+    options: Arc<Options>,
 }
 
 impl<S: HttpService> hyper::service::Service<Request<Incoming>> for Counting<S> {
@@ -202,7 +231,7 @@ impl<S: HttpService> hyper::service::Service<Request<Incoming>> for Counting<S> 
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let head = Head::of(&request);
-        let exempt = is_exempt(self.exempt.as_ref(), head);
+        let exempt = is_exempt(self.options.exempt.as_ref(), head);
         let (version, method) = (request.version(), request.method().clone());
         if !exempt && is_refused(self.handle.state()) {
             let grpc = is_grpc(head.headers);
@@ -276,9 +305,7 @@ where
             .take()
             .expect("a future is not polled after it was ready");
         let status = response.status();
-        let connect = *method == http::Method::CONNECT && status.is_success();
-        let switch = *version <= Version::HTTP_11 && status == StatusCode::SWITCHING_PROTOCOLS;
-        if connect || switch {
+        if leaves_http(*version, method, status) {
             ticket.connection.upgraded(ticket.key);
         } else if is_asked_to_leave(handle, &ticket.connection) {
             say_close(*version, response.headers_mut());

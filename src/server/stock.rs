@@ -1,48 +1,36 @@
-//! The coordinator's listener for stock servers: `axum::serve` and tonic.
+//! The coordinator's listener for stock servers: `axum::serve`, tonic, loops of one's own.
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::handle::ShutdownHandle;
-use crate::state::{Holdback, State};
+use crate::phase::Phase;
 
 use super::acceptor::Acceptor;
-use super::connection::Transport;
+use super::connection::Connection;
+use super::frames::Http2Seen;
+use super::held::Held;
+use super::observed::Observed;
 #[cfg(feature = "tonic")]
 use super::peer::StockPeer;
-
-/// One count in the state's holdback, for as long as it lives.
-#[derive(Debug)]
-struct Held {
-    state: Arc<State>,
-    count: fn(&mut Holdback) -> &mut usize,
-}
-
-impl Held {
-    fn new(handle: &ShutdownHandle, count: fn(&mut Holdback) -> &mut usize) -> Self {
-        let state = handle.state().clone();
-        state.holdback.send_modify(|held| *count(held) += 1);
-        Self { state, count }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.state
-            .holdback
-            .send_modify(|held| *(self.count)(held) -= 1);
-    }
-}
+use super::transport::Transport;
 
 /// A TCP listener whose connections the coordinator counts, sweeps and can cut; for a server that accepts by itself.
-/// From [`ShutdownCoordinator::listener`](crate::ShutdownCoordinator::listener).
+///
+/// For `axum::serve` it comes from `coordinator.listener`, for tonic from `coordinator.incoming`, for a loop of one's
+/// own from [`new`](Self::new); what its connections' server is told by is
+/// [`ShutdownHandle::draining`](crate::ShutdownHandle::draining), or
+/// [`ShutdownHandle::watch`](crate::ShutdownHandle::watch).
 pub struct DrainListener {
     handle: ShutdownHandle,
     acceptor: Acceptor<TcpListener>,
@@ -53,7 +41,9 @@ pub struct DrainListener {
 }
 
 impl DrainListener {
-    pub(crate) fn new(handle: &ShutdownHandle, listener: TcpListener) -> Self {
+    /// From now on the coordinator of this handle waits for it to be swept and closed, which happens in
+    /// [`next`](Self::next).
+    pub fn new(handle: &ShutdownHandle, listener: TcpListener) -> Self {
         Self {
             handle: handle.clone(),
             #[cfg(feature = "axum")]
@@ -63,19 +53,19 @@ impl DrainListener {
         }
     }
 
-    /// The next connection; `None` once the listener was swept and closed.
-    async fn next(&mut self) -> Option<DrainStream> {
+    /// The next connection, counted before it is handed out; `None` once the listener was swept and closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: no connection is lost.
+    pub async fn next(&mut self) -> Option<DrainStream> {
         let next = self.acceptor.next().await;
         if next.is_none() {
             self.held = None;
         }
-        let (_, transport) = next?;
-        Some(DrainStream {
-            transport,
-            #[cfg(feature = "tonic")]
-            _peer: None,
-            _held: Held::new(&self.handle, |held| &mut held.connections),
-        })
+        let (connection, transport) = next?;
+        let held = Held::new(&self.handle, |held| &mut held.connections);
+        Some(DrainStream::new(connection, transport, held))
     }
 }
 
@@ -88,8 +78,18 @@ impl fmt::Debug for DrainListener {
 }
 
 /// A connection of a [`DrainListener`]: in flight until it is dropped; it fails once it is cut.
+///
+/// In the drain, hyper waits for ever for an HTTP/2 client that is gone. So this end of the connection gives such a one
+/// up, as if it had closed: it was told to go, all its streams were answered, and it has said nothing for the
+/// [linger](crate::ShutdownCoordinatorBuilder::linger) since.
 pub struct DrainStream {
-    transport: Transport<TcpStream>,
+    io: Observed<Transport<TcpStream>>,
+    connection: Arc<Connection>,
+    /// None once it turned out that no HTTP/2 is spoken.
+    http2: Option<Box<Http2Seen>>,
+    /// When the client is given up, if it says nothing.
+    gives_up: Option<Pin<Box<Sleep>>>,
+    given_up: bool,
     /// Where requests know by which connection they came.
     #[cfg(feature = "tonic")]
     _peer: Option<StockPeer>,
@@ -97,8 +97,77 @@ pub struct DrainStream {
 }
 
 impl DrainStream {
-    fn peer(&self) -> Option<SocketAddr> {
-        self.transport.peer()
+    fn new(connection: Arc<Connection>, transport: Transport<TcpStream>, held: Held) -> Self {
+        Self {
+            io: Observed::new(transport, connection.clone()),
+            connection,
+            http2: Some(Box::new(Http2Seen::new())),
+            gives_up: None,
+            given_up: false,
+            #[cfg(feature = "tonic")]
+            _peer: None,
+            _held: held,
+        }
+    }
+
+    /// The client's address.
+    #[must_use]
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.connection.peer
+    }
+
+    fn saw_read(&mut self, bytes: &[u8]) {
+        if let Some(http2) = &mut self.http2
+            && !bytes.is_empty()
+        {
+            http2.read(bytes);
+            if !self.connection.may_be_http2() {
+                self.http2 = None;
+            }
+        }
+    }
+
+    fn saw_written<B: Deref<Target = [u8]>>(&mut self, mut bytes: usize, bufs: &[B]) {
+        let Some(http2) = &mut self.http2 else { return };
+        for buf in bufs {
+            let n = bytes.min(buf.len());
+            http2.wrote(&buf[..n]);
+            bytes -= n;
+        }
+        // This may have been the last that was owed, and nobody reads before something comes.
+        if self.quiet_since().is_some() {
+            self.connection.wake_reader();
+        }
+    }
+
+    /// Since when a client in the drain has let us wait for nothing.
+    fn quiet_since(&self) -> Option<Instant> {
+        let http2 = self.http2.as_ref()?;
+        if self.connection.state().phase() < Phase::Draining || !self.connection.is_http2() {
+            return None;
+        }
+        let drain = self.connection.state().signal().draining_since?;
+        let quiet = http2.quiet_since(drain)?;
+        (!self.connection.has_backlog()).then(|| quiet.max(drain))
+    }
+
+    /// Whether the client, which has said nothing, is given up now.
+    fn gives_up(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(quiet) = self.quiet_since() else {
+            return false;
+        };
+        let at = quiet + self.connection.state().settings.linger;
+        let timer = self
+            .gives_up
+            .get_or_insert_with(|| Box::pin(sleep_until(at)));
+        if timer.deadline() != at {
+            timer.as_mut().reset(at);
+        }
+        self.given_up = timer.as_mut().poll(cx).is_ready();
+        if self.given_up {
+            tracing::debug!(peer = ?self.peer(), "closed: an HTTP/2 client is gone");
+        }
+        self.given_up
     }
 }
 
@@ -116,7 +185,16 @@ impl AsyncRead for DrainStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_read(cx, buf)
+        if self.given_up {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        self.saw_read(&buf.filled()[before..]);
+        if polled.is_pending() && self.gives_up(cx) {
+            return Poll::Ready(Ok(()));
+        }
+        polled
     }
 }
 
@@ -126,7 +204,11 @@ impl AsyncWrite for DrainStream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.transport).poll_write(cx, buf)
+        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
+        if let Poll::Ready(Ok(written)) = polled {
+            self.saw_written(written, &[buf]);
+        }
+        polled
     }
 
     fn poll_write_vectored(
@@ -134,19 +216,27 @@ impl AsyncWrite for DrainStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.transport).poll_write_vectored(cx, bufs)
+        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        if let Poll::Ready(Ok(written)) = polled {
+            self.saw_written(written, bufs);
+        }
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.transport.is_write_vectored()
+        self.io.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_flush(cx)
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_shutdown(cx)
+        // It was heard out.
+        if self.given_up {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 
@@ -195,12 +285,15 @@ pub struct DrainIncoming(futures::stream::BoxStream<'static, io::Result<DrainStr
 
 #[cfg(feature = "tonic")]
 impl DrainIncoming {
-    pub(crate) fn new(handle: &ShutdownHandle, listener: TcpListener) -> Self {
+    /// From now on the coordinator of this handle waits for it to be swept and closed, which happens in
+    /// [`next`](Self::next).
+    pub fn new(handle: &ShutdownHandle, listener: TcpListener) -> Self {
         let listener = DrainListener::new(handle, listener);
         let connections = futures::stream::unfold(listener, |mut listener| async move {
             let mut stream = listener.next().await?;
-            let pair = stream.transport.io().local_addr().ok().zip(stream.peer());
-            let connection = stream.transport.connection().clone();
+            let local = stream.io.get_ref().get_ref().local_addr().ok();
+            let pair = local.zip(stream.peer());
+            let connection = stream.connection.clone();
             stream._peer = pair.map(|pair| StockPeer::enter(&listener.handle, pair, connection));
             Some((Ok(stream), listener))
         });
@@ -231,7 +324,7 @@ impl tonic::transport::server::Connected for DrainStream {
 
     fn connect_info(&self) -> Self::ConnectInfo {
         Self::ConnectInfo {
-            local_addr: self.transport.io().local_addr().ok(),
+            local_addr: self.io.get_ref().get_ref().local_addr().ok(),
             remote_addr: self.peer(),
         }
     }

@@ -41,6 +41,8 @@ pub enum Ends {
     AtOnce,
     /// After the linger.
     Linger,
+    /// Told after the linger at the latest, and waited for once more.
+    TwoLingers,
     /// When the client was done, before the deadline.
     Client,
     Deadline,
@@ -98,6 +100,8 @@ pub struct Case {
     pub http2: bool,
     pub lame_duck: bool,
     pub few_descriptors: bool,
+    /// Over TLS, which is on the own loop alone.
+    pub tls: bool,
     /// Run by the harness; `None` where a test of its own does it.
     pub script: Option<Script>,
 }
@@ -115,6 +119,7 @@ impl Case {
             http2: false,
             lame_duck: false,
             few_descriptors: false,
+            tls: false,
             script: Some(script),
         }
     }
@@ -169,6 +174,11 @@ impl Case {
         self
     }
 
+    pub const fn tls(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+
     pub const fn few_descriptors(mut self) -> Self {
         self.few_descriptors = true;
         self
@@ -186,8 +196,10 @@ impl Case {
     pub fn paths(&self) -> impl Iterator<Item = Path> + use<> {
         let tonic = self.http2.then_some(Path::Tonic);
         let all = [Path::Own, Path::Stock, Path::Alone];
-        let runs = self.script.is_some();
-        all.into_iter().chain(tonic).filter(move |_| runs)
+        let (runs, tls) = (self.script.is_some(), self.tls);
+        all.into_iter()
+            .chain(tonic)
+            .filter(move |path| runs && (!tls || *path == Path::Own))
     }
 }
 
@@ -198,6 +210,7 @@ impl fmt::Display for Promise {
             (Got::Whole, _) => "served whole",
             (Got::Closed, Ends::AtOnce) => "closed at once",
             (Got::Closed, Ends::Linger) => "closed after the linger",
+            (Got::Closed, Ends::TwoLingers) => "closed within twice the linger",
             (Got::Closed, Ends::Client) => "closed with the client",
             (Got::Closed | Got::Cut, Ends::Deadline) => "cut at the deadline",
             (Got::Cut, _) => "**ends at once, cut by the exit**",

@@ -8,22 +8,24 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prestop::{Phase, Reason, ShutdownCoordinator, ShutdownReport, WorkKind};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::app::{Stage, app};
 use crate::case::{Case, Ends, Got, Path, Promise};
 use crate::support::raw_http2::Http2;
+use crate::support::tls::Tls;
 use crate::support::{Http1, grace, within};
 
-/// The least that the clock knows: 3 s, less 1 for the exit, 0.5 for hooks, 0.25 for the cut, leave 1.25 for the drain.
-pub const GRACE: u64 = 3;
-const DRAIN: Duration = Duration::from_millis(1_250);
+/// 4 s, less 1 for the exit, 0.5 for hooks, 0.25 for the cut, leave 2.25 for the drain.
+pub const GRACE: u64 = 4;
+const DRAIN: Duration = Duration::from_millis(2_250);
 const LINGER: Duration = Duration::from_millis(500);
 /// When a client goes on that is late: past the linger.
 pub const LATE: Duration = Duration::from_millis(700);
 /// So long is stock axum alone watched: longer than ours may take.
-const WATCHED: Duration = Duration::from_millis(1_500);
+const WATCHED: Duration = Duration::from_millis(2_500);
 /// A clock's grain, and the moment between two looks at it.
 const GRAIN: Duration = Duration::from_millis(50);
 
@@ -33,6 +35,8 @@ pub struct World {
     pub path: Path,
     pub addr: SocketAddr,
     pub stage: Arc<Stage>,
+    /// The server's, where it speaks TLS.
+    pub tls: Option<Arc<Tls>>,
     told: Arc<Told>,
 }
 
@@ -50,6 +54,7 @@ impl World {
             path,
             addr,
             stage: Arc::default(),
+            tls: None,
             told: Arc::default(),
         }
     }
@@ -94,7 +99,10 @@ impl World {
     }
 
     /// Whether this answer comes, whole, and is what it should be.
-    pub async fn answered(&self, client: &mut Http1, body: &[u8]) -> bool {
+    pub async fn answered<IO>(&self, client: &mut Http1<IO>, body: &[u8]) -> bool
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
         let answer = client.try_answer().await;
         let whole = answer.is_ok_and(|a| a.status == 200 && a.body == body);
         self.whole(usize::from(whole));
@@ -102,7 +110,10 @@ impl World {
     }
 
     /// Likewise, and our paths ask the client to close.
-    pub async fn answered_last(&self, client: &mut Http1, body: &[u8]) -> bool {
+    pub async fn answered_last<IO>(&self, client: &mut Http1<IO>, body: &[u8]) -> bool
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
         let answer = client.try_answer().await;
         let whole = answer.is_ok_and(|a| {
             let asked_to_leave = self.path == Path::Alone || a.says_close();
@@ -163,7 +174,8 @@ impl fmt::Display for Seen {
 pub async fn run(case: &Case, path: Path) -> Result<Seen, String> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
-    let world = World::new(path, listener.local_addr().unwrap());
+    let mut world = World::new(path, listener.local_addr().unwrap());
+    world.tls = case.tls.then(|| Arc::new(Tls::new()));
     let ended = start(case, &world, listener).await;
     let script = case.script.expect("run by the harness");
     let got = match tokio::spawn(script(world.clone())).await {
@@ -259,7 +271,14 @@ pub fn serve(
     async move {
         let layered = app.clone().layer(c.layer());
         let report = match world.path {
-            Path::Own => c.serve(listener, app).await,
+            Path::Own => match &world.tls {
+                None => c.serve(listener, app).await,
+                Some(tls) => {
+                    let tls = tls.acceptor.clone();
+                    let server = prestop::serve(&h, listener, app);
+                    c.run(server.handshake(move |io| tls.accept(io))).await
+                }
+            },
             Path::Stock => {
                 let server =
                     axum::serve(c.listener(listener), layered).with_graceful_shutdown(h.draining());
@@ -286,7 +305,9 @@ fn check(promise: &Promise, seen: &Seen, world: &World) -> Result<(), String> {
         (Ends::Never, took) => took.is_none(),
         (_, None) => false,
         (Ends::AtOnce, Some(took)) => took < LINGER - GRAIN,
-        (Ends::Linger, Some(took)) => (LINGER - GRAIN..DRAIN - GRAIN).contains(&took),
+        (Ends::Linger | Ends::TwoLingers, Some(took)) => {
+            (LINGER - GRAIN..DRAIN - GRAIN).contains(&took)
+        }
         (Ends::Client, Some(took)) => world.path == Path::Alone || took < DRAIN - GRAIN,
         (Ends::Deadline, Some(took)) => took >= DRAIN - GRAIN,
     };

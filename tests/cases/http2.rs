@@ -4,7 +4,7 @@ use futures::FutureExt;
 use prestop::WorkKind;
 
 use crate::app::PAGE;
-use crate::case::{Case, Got, HANGS, LINGERS, stays};
+use crate::case::{Case, Ends, Got, HANGS, LINGERS, ends};
 use crate::harness::{World, late, whole_or};
 use crate::support::raw_http2::{DATA, GOAWAY, Http2, OK, PREFACE};
 
@@ -15,8 +15,7 @@ pub fn cases() -> Vec<Case> {
             "stays readable for the linger",
             |w| preface(w).boxed(),
         )
-        .own(LINGERS)
-        .stock(stays())
+        .ours(LINGERS)
         .alone(HANGS),
         Case::new(
             "HTTP/2, idle, never acknowledges our PING",
@@ -24,7 +23,7 @@ pub fn cases() -> Vec<Case> {
             |w| never_acknowledges(w).boxed(),
         )
         .own(LINGERS)
-        .stock(stays())
+        .stock(ends(Got::Closed, Ends::TwoLingers))
         .alone(HANGS),
         Case::new(
             "HTTP/2, 100 streams, slow handlers",

@@ -20,6 +20,7 @@ mod page;
 mod race;
 mod requests;
 mod stalls;
+mod tls;
 mod upgrades;
 
 use std::fmt::Write as _;
@@ -33,6 +34,7 @@ use case::{Case, Path};
 fn cases() -> Vec<Case> {
     [
         connecting::cases(),
+        tls::cases(),
         heads::cases(),
         requests::cases(),
         bodies::cases(),

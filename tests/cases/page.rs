@@ -30,6 +30,16 @@ fn table(cases: &[Case]) -> String {
     );
     for case in cases {
         let (own, stock) = (&case.own, &case.stock);
+        if case.tls {
+            let (cut, named) = (at_the_deadline(own, own), in_the_report(own));
+            writeln!(
+                table,
+                "| {} | {} | {cut} | {named} | {own} | no TLS | no TLS |",
+                case.name, case.before
+            )
+            .unwrap();
+            continue;
+        }
         writeln!(
             table,
             "| {} | {} | {} | {} | {own} | {stock} | {} |",

@@ -21,19 +21,19 @@ use crate::server::{BOUND, Server};
 use crate::watcher::Watcher;
 
 /// Every server is a test's own, so one name does.
-const SERVICE: &str = "orders";
+pub const SERVICE: &str = "orders";
 
 /// Longer than any test: an entry that is gone did not expire.
-const NEVER: Duration = Duration::from_secs(600);
+pub const NEVER: Duration = Duration::from_secs(600);
 
 /// How much longer than planned a busy machine may take for what is planned.
 const MARGIN: Duration = Duration::from_secs(20);
 
-fn address(port: u16) -> SocketAddr {
+pub fn address(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
 }
 
-fn instance(port: u16) -> Instance {
+pub fn instance(port: u16) -> Instance {
     Instance::new(SERVICE, address(port))
 }
 
@@ -46,14 +46,14 @@ async fn register(registry: &dyn Registry, instance: &Instance) -> Box<dyn Regis
 }
 
 /// A service in this process, whose stop is a trigger.
-struct Service {
-    h: ShutdownHandle,
-    run: JoinHandle<ShutdownReport>,
+pub struct Service {
+    pub h: ShutdownHandle,
+    pub run: JoinHandle<ShutdownReport>,
     beats: Arc<Semaphore>,
 }
 
 impl Service {
-    async fn start(registry: Box<dyn Registry>, instance: Instance) -> Self {
+    pub async fn start(registry: Box<dyn Registry>, instance: Instance) -> Self {
         let beats = Arc::new(Semaphore::new(0));
         let registry = Counted {
             registry,
@@ -74,13 +74,13 @@ impl Service {
     }
 
     /// Waits until it knows that it is registered, which clients may see before it does.
-    async fn is_kept_alive(&self) {
+    pub async fn is_kept_alive(&self) {
         let beat = timeout(BOUND, self.beats.acquire()).await;
         beat.expect("a heartbeat").unwrap().forget();
     }
 
     /// The end of its stop, which must come in time whatever the registry does.
-    async fn stop(self) -> ShutdownReport {
+    pub async fn stop(self) -> ShutdownReport {
         self.h.trigger(Reason::requested("the test"));
         let report = timeout(BOUND, self.run).await.expect("it stops").unwrap();
         let leaving = report.phases.iter().find(|p| p.phase == Phase::PreStop);

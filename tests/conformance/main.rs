@@ -17,10 +17,14 @@ mod contract;
 mod etcd_own;
 mod fixture;
 mod fixtures;
+mod proxy;
 mod raw;
 #[cfg(all(feature = "etcd", feature = "zookeeper"))]
 mod secrets;
+#[cfg(all(feature = "consul", feature = "etcd", feature = "tls"))]
+mod secure;
 mod server;
+mod trouble;
 mod watcher;
 #[cfg(feature = "zookeeper")]
 mod zookeeper_own;
@@ -29,7 +33,7 @@ mod zookeeper_own;
 macro_rules! conformance {
     ($module:ident: $fixture:ty) => {
         mod $module {
-            conformance!(@tests $fixture:
+            conformance!(@tests contract $fixture:
                 a_registered_instance_is_seen_where_it_is,
                 a_deregistered_instance_is_gone_and_no_heartbeat_brings_it_back,
                 a_late_deregistration_leaves_the_successor_at_the_same_address,
@@ -44,6 +48,15 @@ macro_rules! conformance {
                 a_process_that_is_forced_to_exit_leaves_with_its_last_gasp,
                 a_process_that_the_watchdog_ends_leaves_with_its_last_gasp,
                 no_stop_at_any_moment_is_followed_by_a_resurrection,
+            );
+            conformance!(@tests trouble $fixture:
+                a_slow_registry_is_left_all_the_same,
+                a_registry_that_resets_connections_is_left_when_it_no_longer_does,
+                a_registry_that_answers_an_error_is_asked_again_until_it_does_not,
+                a_registry_that_only_answers_errors_costs_at_most_the_leave_budget,
+                a_registry_that_is_cut_off_at_the_stop_costs_at_most_the_leave_budget,
+                after_a_partition_the_instance_comes_back,
+                a_dead_registry_does_not_hold_up_another_one,
             );
 
             /// The program that some of the tests start: see `child.rs`.
@@ -60,11 +73,11 @@ macro_rules! conformance {
             }
         }
     };
-    (@tests $fixture:ty: $($test:ident,)*) => {
+    (@tests $file:ident $fixture:ty: $($test:ident,)*) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
-                crate::contract::$test::<$fixture>(module_path!()).await;
+                crate::$file::$test::<$fixture>(module_path!()).await;
             }
         )*
     };

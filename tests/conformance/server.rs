@@ -67,6 +67,10 @@ impl<F: Fixture> Server<F> {
         (Ipv4Addr::LOCALHOST, self.ports[0]).into()
     }
 
+    pub fn ports(&self) -> &[u16] {
+        &self.ports
+    }
+
     /// Starts it on its ports.
     pub async fn up(&mut self) {
         assert!(

@@ -178,9 +178,9 @@ async fn what_a_user_made_is_for_everybody_to_read_and_for_that_user_to_change()
     let mut raw = ensemble.raw().await;
     let node = "/services/orders/o-1";
     assert!(raw.data(node).await.unwrap().is_some());
-    assert_eq!(raw.delete(node).await.unwrap(), Err(NO_AUTH));
-    raw.digest("svc:wrong").await.unwrap();
-    assert_eq!(raw.delete(node).await.unwrap(), Err(NO_AUTH));
+    assert_eq!(fixture::delete(&mut raw, node).await, Err(NO_AUTH));
+    fixture::digest(&mut raw, "svc:wrong").await;
+    assert_eq!(fixture::delete(&mut raw, node).await, Err(NO_AUTH));
 
     // Another service may be beside it, but not in it.
     let other = ensemble.zookeeper().with_digest("other", "pw").unwrap();
@@ -204,8 +204,8 @@ async fn what_a_user_made_is_for_everybody_to_read_and_for_that_user_to_change()
     assert_eq!(raw.children("/services/orders").await.unwrap(), [""; 0]);
     // And the right password is what it takes.
     let _entry = register(&zookeeper).await;
-    raw.digest("svc:hush:hush").await.unwrap();
-    assert_eq!(raw.delete(node).await.unwrap(), Ok(()));
+    fixture::digest(&mut raw, "svc:hush:hush").await;
+    assert_eq!(fixture::delete(&mut raw, node).await, Ok(()));
 }
 
 #[tokio::test]

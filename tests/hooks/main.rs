@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod docs;
 mod faults;
 mod http;
 mod order;

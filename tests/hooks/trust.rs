@@ -19,7 +19,7 @@ use crate::support::{builder, within};
 const OTHER: u32 = 65_534;
 
 /// Another user is to be had by root alone.
-fn is_root() -> bool {
+pub fn is_root() -> bool {
     let is_root = getuid().is_root();
     if !is_root {
         println!("SKIPPED: only root can be somebody else");
@@ -232,7 +232,17 @@ async fn another_user_is_refused_by_the_process() {
     let _ = within("the report", run).await.unwrap().unwrap();
 }
 
-/// A process of another user that holds a socket in our directory: it was made by us and listened on by them.
+/// A socket that we made, and that they listen on.
+pub fn listener_of_another_user(socket: &Path) -> Socket {
+    let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    listener.bind(&SockAddr::unix(socket).unwrap()).unwrap();
+    as_other(move || {
+        listener.listen(8).unwrap();
+        listener
+    })
+}
+
+/// A process of another user that holds a socket in our directory.
 #[tokio::test]
 async fn a_process_of_another_user_is_not_called() {
     if !is_root() {
@@ -244,12 +254,7 @@ async fn a_process_of_another_user_is_not_called() {
         .mode(0o700)
         .create(socket.parent().unwrap())
         .unwrap();
-    let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
-    listener.bind(&SockAddr::unix(&socket).unwrap()).unwrap();
-    let listener = as_other(move || {
-        listener.listen(8).unwrap();
-        listener
-    });
+    let listener = listener_of_another_user(&socket);
     let called = HookSocket::at(&socket);
     let call =
         tokio::task::spawn_blocking(move || called.call_pre_stop(Some(Duration::from_secs(20))));

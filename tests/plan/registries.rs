@@ -649,6 +649,124 @@ async fn a_required_registry_is_not_asked_when_the_start_fails_before() {
     assert_eq!(report.exit_code(), ShutdownReport::START_FAILED);
 }
 
+/// A registry as Nacos is one: a heartbeat that arrives brings an entry back. What is sent arrives later, also when
+/// nobody waits for the answer any more.
+#[derive(Clone, Debug)]
+struct Forgiving {
+    listed: Arc<Mutex<Vec<(tokio::time::Instant, bool)>>>,
+    random: Arc<Mutex<Random>>,
+}
+
+impl Forgiving {
+    /// Arrives, and is answered, each after a while that may be longer than anybody waits for.
+    async fn hears(&self, listed: bool) {
+        let (there, back) = {
+            let mut random = self.random.lock().expect("no panic");
+            // Shorter than what an attempt at leaving is waited for: nothing can help against a heartbeat that is on
+            // its way for longer, and the deregistration not.
+            (random.length(ms(1_400)), random.length(ms(3_000)))
+        };
+        let log = self.listed.clone();
+        let arrives = tokio::spawn(async move {
+            tokio::time::sleep(there).await;
+            let now = tokio::time::Instant::now();
+            log.lock().expect("no panic").push((now, listed));
+        });
+        arrives.await.expect("it arrives");
+        tokio::time::sleep(back).await;
+    }
+}
+
+#[async_trait::async_trait]
+impl Registry for Forgiving {
+    fn name(&self) -> &str {
+        "forgiving"
+    }
+
+    fn visibility(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    async fn register(
+        &self,
+        _: &Instance,
+        _: Deadline,
+    ) -> Result<Box<dyn Registration>, RegistryError> {
+        self.hears(true).await;
+        Ok(Box::new(self.clone()))
+    }
+}
+
+#[async_trait::async_trait]
+impl Registration for Forgiving {
+    async fn heartbeat(&mut self, _: Deadline) -> Result<Beat, RegistryError> {
+        self.hears(true).await;
+        let next = self.random.lock().expect("no panic").length(s(3));
+        Ok(Beat::Alive {
+            next,
+            listed_for: s(10),
+        })
+    }
+
+    async fn deregister(&mut self, _: Deadline) -> Result<Gone, RegistryError> {
+        self.hears(false).await;
+        Ok(Gone::Removed)
+    }
+}
+
+/// S6: whatever is in flight when the stop comes, and whatever of it is answered, nothing that arrives after the first
+/// deregistration brings the instance back.
+#[tokio::test(start_paused = true)]
+async fn in_ten_thousand_stops_no_heartbeat_in_flight_brings_the_instance_back() {
+    let mut met = 0;
+    for seed in seeds(10_000) {
+        let _say = SayOnPanic(seed);
+        let registry = Forgiving {
+            listed: Arc::default(),
+            random: Arc::new(Mutex::new(Random::new(seed))),
+        };
+        let after = registry.random.lock().expect("no panic").length(s(12));
+        let listed = registry.listed.clone();
+        let c = plan(30)
+            .registry(
+                registry,
+                Instance::new("orders", ([10, 0, 0, 5], 8080).into()),
+            )
+            .build()
+            .expect("builds");
+        let h = c.handle();
+        let trigger = h.clone();
+        let stopped = tokio::spawn(async move {
+            trigger.wait_for(Phase::Ready).await;
+            tokio::time::sleep(after).await;
+            trigger.trigger(asked());
+            tokio::time::Instant::now()
+        });
+        let report = c.run(h.draining()).await.expect("a report");
+        let stopped = stopped.await.expect("triggered");
+        // What is still on its way arrives.
+        tokio::time::sleep(s(5)).await;
+        let listed = listed.lock().expect("no panic");
+        let Some(left) = listed.iter().position(|(_, listed)| !listed) else {
+            assert_ne!(
+                report.registries[0].outcome,
+                LeaveOutcome::Removed,
+                "{report}"
+            );
+            continue;
+        };
+        assert!(
+            listed[left..].iter().all(|(_, listed)| !listed),
+            "{listed:?}\n{report}"
+        );
+        met += usize::from(listed[..left].iter().any(|(at, _)| *at > stopped));
+    }
+    assert!(
+        met > 1_000 || std::env::var("PRESTOP_SEED").is_ok(),
+        "only {met} rounds met a heartbeat in flight"
+    );
+}
+
 /// An entry that never expires is a fair answer.
 #[tokio::test(start_paused = true)]
 async fn no_length_in_a_heartbeats_answer_is_too_long() {

@@ -446,3 +446,78 @@ async fn a_panicking_handler_does_not_hold_the_drain() {
     assert!(report.total < Duration::from_secs(3), "{report}");
     assert_eq!(report.requests.finished, 0);
 }
+
+/// What decides is whether the connection leaves HTTP, not whether the answer speaks of that: a 426 offers an upgrade
+/// (RFC 9110, 15.5.22), and is the last answer of its connection like any other.
+#[tokio::test]
+async fn an_offer_to_upgrade_says_close_and_an_upgrade_does_not() {
+    let answer = |status: u16| {
+        async move || {
+            axum::response::Response::builder()
+                .status(status)
+                .header("connection", "upgrade")
+                .header("upgrade", "foo")
+                .body(Body::empty())
+                .unwrap()
+        }
+    };
+    let app = Router::new()
+        .route("/offer", get(answer(426)))
+        .route("/upgrade", get(answer(101)));
+    for layered in [false, true] {
+        let c = builder().linger(Duration::from_secs(10)).build().unwrap();
+        let server = if layered {
+            let listener = local().await;
+            let (h, addr) = (c.handle(), listener.local_addr().unwrap());
+            let (listener, app) = (c.listener(listener), app.clone().layer(c.layer()));
+            let web = axum::serve(listener, app).with_graceful_shutdown(h.draining());
+            Server::running(h, addr, async { c.run(web).await.unwrap() }).await
+        } else {
+            Server::start(c, app.clone()).await
+        };
+        let (mut offered, mut upgraded) = (server.http1().await, server.http1().await);
+        server.accepted(offered.local()).await;
+        server.accepted(upgraded.local()).await;
+        server.stop_to(Phase::Draining).await;
+        offered.send_get("/offer").await;
+        let head = offered.head().await;
+        assert_eq!(
+            (head.status, head.header("connection")),
+            (426, Some("upgrade, close"))
+        );
+        assert_eq!(offered.end().await, End::Fin);
+        upgraded
+            .send("GET /upgrade HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: foo\r\n\r\n")
+            .await;
+        let head = upgraded.head().await;
+        assert_eq!(
+            (head.status, head.header("connection")),
+            (101, Some("upgrade"))
+        );
+        // Nobody takes the socket.
+        upgraded.end().await;
+        server.clean().await;
+    }
+}
+
+/// By default it is taken for one that is gone: tests/cases.
+#[tokio::test]
+async fn a_client_that_shuts_its_sending_side_is_answered_where_that_was_asked_for() {
+    let (gate, c, listener) = (gate(), builder().build().unwrap(), local().await);
+    let (h, addr) = (c.handle(), listener.local_addr().unwrap());
+    let web = prestop::serve(&h, listener, app(&gate)).half_close(true);
+    let server = Server::running(h, addr, async { c.run(web).await.unwrap() }).await;
+    let mut client = server.http1().await;
+    client.send_get("/slow").await;
+    tokio::io::AsyncWriteExt::shutdown(&mut client.io)
+        .await
+        .unwrap();
+    until("the handler", || in_flight(&server, "GET /slow") == 1).await;
+    server.stop_to(Phase::Draining).await;
+    // The end of its requests has long been read.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    gate.add_permits(1);
+    assert_eq!(client.answer().await.text(), "slow");
+    assert_eq!(client.end().await, End::Fin);
+    server.clean().await;
+}

@@ -12,4 +12,6 @@ mod exempt;
 mod http1;
 mod http2;
 mod listener;
+mod slow_heads;
 mod stress;
+mod tls;

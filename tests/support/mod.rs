@@ -3,6 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used, unreachable_pub)]
 
 pub mod raw_http2;
+pub mod tls;
 
 use std::future::Future;
 use std::io;
@@ -15,7 +16,7 @@ use prestop::{
     GracePeriod, HttpService, Phase, Reason, ShutdownCoordinator, ShutdownCoordinatorBuilder,
     ShutdownHandle, ShutdownReport,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -182,8 +183,8 @@ impl Answer {
 }
 
 /// An HTTP/1 client that does nothing by itself.
-pub struct Http1 {
-    pub io: TcpStream,
+pub struct Http1<IO = TcpStream> {
+    pub io: IO,
     pub buf: Vec<u8>,
 }
 
@@ -194,14 +195,30 @@ impl Http1 {
 
     pub fn over(io: TcpStream) -> Self {
         io.set_nodelay(true).unwrap();
-        Self {
-            io,
-            buf: Vec::new(),
-        }
+        Self::on(io)
     }
 
     pub fn local(&self) -> SocketAddr {
         self.io.local_addr().unwrap()
+    }
+
+    /// Whether the server has closed by now.
+    pub fn is_closed(&mut self) -> bool {
+        let mut byte = [0];
+        match self.io.try_read(&mut byte) {
+            Ok(0) => true,
+            Ok(_) => panic!("bytes came"),
+            Err(e) => e.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Http1<IO> {
+    pub const fn on(io: IO) -> Self {
+        Self {
+            io,
+            buf: Vec::new(),
+        }
     }
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -330,16 +347,6 @@ impl Http1 {
                 Ok(_) => {}
                 Err(_) => return End::Reset,
             }
-        }
-    }
-
-    /// Whether the server has closed by now.
-    pub fn is_closed(&mut self) -> bool {
-        let mut byte = [0];
-        match self.io.try_read(&mut byte) {
-            Ok(0) => true,
-            Ok(_) => panic!("bytes came"),
-            Err(e) => e.kind() != io::ErrorKind::WouldBlock,
         }
     }
 }

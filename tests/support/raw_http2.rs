@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::within;
@@ -18,6 +18,9 @@ pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
+
+/// The default one (RFC 9113, 6.9.2).
+pub const WINDOW: u32 = 65_535;
 
 const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
@@ -48,8 +51,8 @@ impl Frame {
     }
 }
 
-pub struct Http2 {
-    pub io: TcpStream,
+pub struct Http2<IO = TcpStream> {
+    pub io: IO,
     buf: Vec<u8>,
     /// How many bytes this client has sent.
     pub sent: usize,
@@ -61,7 +64,23 @@ impl Http2 {
         Self::begin(io).await
     }
 
-    async fn begin(io: TcpStream) -> Self {
+    /// Preface and SETTINGS, both ways. With this window for each stream.
+    pub async fn with_window(addr: SocketAddr, window: u32) -> Self {
+        let io = within("connect", TcpStream::connect(addr)).await.unwrap();
+        Self::over(io, window).await
+    }
+
+    pub async fn connect(addr: SocketAddr) -> Self {
+        Self::with_window(addr, WINDOW).await
+    }
+
+    pub fn local(&self) -> SocketAddr {
+        self.io.local_addr().unwrap()
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Http2<IO> {
+    async fn begin(io: IO) -> Self {
         let mut client = Self {
             io,
             buf: Vec::new(),
@@ -71,13 +90,7 @@ impl Http2 {
         client
     }
 
-    /// Preface and SETTINGS, both ways. With this window for each stream.
-    pub async fn with_window(addr: SocketAddr, window: u32) -> Self {
-        let io = within("connect", TcpStream::connect(addr)).await.unwrap();
-        Self::over(io, window).await
-    }
-
-    pub async fn over(io: TcpStream, window: u32) -> Self {
+    pub async fn over(io: IO, window: u32) -> Self {
         let mut client = Self::begin(io).await;
         let mut settings = vec![0, 4];
         settings.extend(window.to_be_bytes());
@@ -90,14 +103,6 @@ impl Http2 {
                 return client;
             }
         }
-    }
-
-    pub async fn connect(addr: SocketAddr) -> Self {
-        Self::with_window(addr, 65_535).await
-    }
-
-    pub fn local(&self) -> SocketAddr {
-        self.io.local_addr().unwrap()
     }
 
     pub async fn write(&mut self, bytes: &[u8]) {

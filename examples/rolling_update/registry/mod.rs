@@ -4,8 +4,11 @@
 //! A further kind is a file with a [`Backend`], and its lines in [`RegistryKind`].
 
 mod consul;
+mod etcd;
+mod jute;
 mod raw;
 mod server;
+mod zookeeper;
 
 use std::io;
 use std::net::SocketAddr;
@@ -32,6 +35,10 @@ pub enum RegistryKind {
     Memory,
     /// A Consul agent
     Consul,
+    /// A member of etcd
+    Etcd,
+    /// A ZooKeeper server
+    Zookeeper,
 }
 
 impl RegistryKind {
@@ -39,6 +46,8 @@ impl RegistryKind {
         match self {
             Self::Memory => "memory",
             Self::Consul => "consul",
+            Self::Etcd => "etcd",
+            Self::Zookeeper => "zookeeper",
         }
     }
 
@@ -46,6 +55,8 @@ impl RegistryKind {
         match self {
             Self::Memory => None,
             Self::Consul => Some(&consul::Consul),
+            Self::Etcd => Some(&etcd::Etcd),
+            Self::Zookeeper => Some(&zookeeper::ZooKeeper),
         }
     }
 
@@ -54,7 +65,7 @@ impl RegistryKind {
         match self {
             Self::Memory => Duration::ZERO,
             // A watch takes milliseconds; a busy machine takes its time to give this process the processor.
-            Self::Consul => Duration::from_millis(300),
+            Self::Consul | Self::Etcd | Self::Zookeeper => Duration::from_millis(300),
         }
     }
 

@@ -23,6 +23,8 @@ use http::header::HeaderName;
 use serde_json::json;
 
 use crate::deadline::Deadline;
+#[cfg(feature = "tls")]
+use crate::registry::Tls;
 use crate::registry::http::HttpClient;
 use crate::registry::{Instance, Registration, Registry, RegistryError};
 
@@ -100,7 +102,8 @@ impl Consul {
     }
 
     /// The agent that Consul's own tools use, by the same variables: `CONSUL_HTTP_ADDR` (else
-    /// `http://127.0.0.1:8500`), `CONSUL_HTTP_SSL`, `CONSUL_HTTP_TOKEN`.
+    /// `http://127.0.0.1:8500`), `CONSUL_HTTP_SSL`, `CONSUL_HTTP_TOKEN`. A certificate authority of Consul's own is given
+    /// with `with_tls` (feature `tls`).
     ///
     /// # Errors
     ///
@@ -116,6 +119,17 @@ impl Consul {
     /// When no header can carry it.
     pub fn with_token(self, token: &str) -> Result<Self, RegistryError> {
         self.each(|client| client.with_header(TOKEN, token))
+    }
+
+    /// The same agents, spoken to like this where they are `https`. Default: as the system does it.
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    #[must_use]
+    pub fn with_tls(self, tls: &Tls) -> Self {
+        for agent in &self.agents {
+            agent.use_tls(tls);
+        }
+        self
     }
 
     /// The same agents, whose instances turn critical when no heartbeat came for this long; a heartbeat is sent three

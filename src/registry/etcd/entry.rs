@@ -17,14 +17,17 @@ pub(super) struct Entry {
     gateway: Arc<Gateway>,
     key: String,
     lease: i64,
+    /// As granted.
+    ttl: Duration,
 }
 
 impl Entry {
-    pub(super) const fn new(gateway: Arc<Gateway>, key: String, lease: i64) -> Self {
+    pub(super) const fn new(gateway: Arc<Gateway>, key: String, lease: i64, ttl: Duration) -> Self {
         Self {
             gateway,
             key,
             lease,
+            ttl,
         }
     }
 }
@@ -40,6 +43,14 @@ impl fmt::Debug for Entry {
 
 #[async_trait]
 impl Registration for Entry {
+    fn listed_for(&self) -> Option<Duration> {
+        Some(self.ttl + SWEEP)
+    }
+
+    fn last_gasp(&self) -> Option<LastGasp> {
+        Some(self.gateway.revoke_with_last_gasp(self.lease))
+    }
+
     async fn heartbeat(&mut self, by: Deadline) -> Result<Beat, RegistryError> {
         let Some(ttl) = self.gateway.keep_alive(self.lease, by).await? else {
             return Ok(Beat::Lost);
@@ -67,10 +78,6 @@ impl Registration for Entry {
             true => Gone::Removed,
             false => Gone::AlreadyGone,
         })
-    }
-
-    fn last_gasp(&self) -> Option<LastGasp> {
-        Some(self.gateway.last_gasp(self.lease))
     }
 
     async fn is_listed(&mut self, by: Deadline) -> Result<Option<bool>, RegistryError> {

@@ -18,6 +18,8 @@ use crate::registry::http::{Answer, Call, HttpClient};
 use crate::registry::{LastGasp, RegistryError};
 use crate::sync::lock;
 
+const REVOKE: &str = "/v3/lease/revoke";
+
 /// gRPC's numbers, as the gateway repeats them in the body.
 const INVALID_ARGUMENT: u32 = 3;
 const DEADLINE_EXCEEDED: u32 = 4;
@@ -75,6 +77,11 @@ impl Gateway {
         }
     }
 
+    #[cfg(feature = "tls")]
+    pub(super) fn use_tls(&self, tls: &crate::registry::Tls) {
+        self.client.use_tls(tls);
+    }
+
     pub(super) fn with_user(mut self, name: String, password: String) -> Self {
         self.login = Some(Login {
             name,
@@ -84,22 +91,22 @@ impl Gateway {
         self
     }
 
-    /// Makes sure that there is a lease with this id.
+    /// Makes sure that there is a lease with this id; how long it lives.
     pub(super) async fn grant(
         &self,
         lease: i64,
         ttl: Duration,
         by: Deadline,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<Duration, RegistryError> {
         // Whole seconds, rounded up, at least one.
         let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
         let body = json!({ "ID": lease.to_string(), "TTL": seconds.max(1).to_string() });
         match self.ask("/v3/lease/grant", &body, by).await? {
-            Outcome::Done(_) => Ok(()),
+            Outcome::Done(answer) => Ok(ttl_of(&answer).unwrap_or(ttl)),
             // Ours, from an attempt whose answer was lost, or of before the key was lost.
             Outcome::Refused { status, answer } if status.code == FAILED_PRECONDITION => {
                 match self.keep_alive(lease, by).await? {
-                    Some(_) => Ok(()),
+                    Some(ttl) => Ok(ttl),
                     None => Err(refused(&status, &answer)),
                 }
             }
@@ -130,10 +137,7 @@ impl Gateway {
     ) -> Result<Option<Duration>, RegistryError> {
         let body = json!({ "ID": lease.to_string() });
         match self.ask("/v3/lease/keepalive", &body, by).await? {
-            Outcome::Done(answer) => {
-                let ttl = number(&answer["result"]["TTL"]).and_then(|ttl| u64::try_from(ttl).ok());
-                Ok(ttl.filter(|ttl| *ttl > 0).map(Duration::from_secs))
-            }
+            Outcome::Done(answer) => Ok(ttl_of(&answer["result"])),
             Outcome::Refused { status, .. } if status.code == NOT_FOUND => Ok(None),
             Outcome::Refused { status, answer } => Err(refused(&status, &answer)),
         }
@@ -142,21 +146,21 @@ impl Gateway {
     /// Ends the lease, and with it every key that hangs on it; whether there was one.
     pub(super) async fn revoke(&self, lease: i64, by: Deadline) -> Result<bool, RegistryError> {
         let body = json!({ "ID": lease.to_string() });
-        match self.ask("/v3/lease/revoke", &body, by).await? {
+        match self.ask(REVOKE, &body, by).await? {
             Outcome::Done(_) => Ok(true),
             Outcome::Refused { status, .. } if status.code == NOT_FOUND => Ok(false),
             Outcome::Refused { status, answer } => Err(refused(&status, &answer)),
         }
     }
 
-    /// The same by blocking sockets, with the last token.
-    pub(super) fn last_gasp(&self, lease: i64) -> LastGasp {
-        let client = self.client.clone();
-        let token = self.login.as_ref().map(|login| login.token.clone());
+    /// The same without a runtime, with the token that was taken last: heartbeats keep it fresh.
+    pub(super) fn revoke_with_last_gasp(&self, lease: i64) -> LastGasp {
+        let gateway = self.clone();
         LastGasp::new(move |at_most| {
             let body = json!({ "ID": lease.to_string() });
-            let token = token.and_then(|token| lock(&token).clone());
-            client.gasp(&call("/v3/lease/revoke", &body, token.as_ref()), at_most);
+            let token = gateway.login.as_ref().and_then(Login::token);
+            let call = call(REVOKE, &body, token.as_ref());
+            gateway.client.gasp(&call, at_most);
         })
     }
 
@@ -293,9 +297,8 @@ impl Status {
     }
 }
 
-/// What was asked, what etcd said, and what may be done about it.
+/// Each of them does the same when it is heard twice: the lease's id and the key are given.
 fn call(path: &'static str, body: &Value, token: Option<&HeaderValue>) -> Call {
-    // Each of them does the same when it is heard twice: the lease's id and the key are given.
     let call = Call::new(Method::POST, path)
         .with_body("application/json", body.to_string())
         .idempotent();
@@ -305,6 +308,7 @@ fn call(path: &'static str, body: &Value, token: Option<&HeaderValue>) -> Call {
     }
 }
 
+/// What was asked, what etcd said, and what may be done about it.
 fn refused(status: &Status, answer: &Answer) -> RegistryError {
     let what = answer.unexpected();
     if status.is_about_the_token() {
@@ -323,6 +327,12 @@ fn refused(status: &Status, answer: &Answer) -> RegistryError {
 
 fn encode(text: &str) -> String {
     BASE64_STANDARD.encode(text)
+}
+
+/// The seconds that a lease lives; none are left of one that is over.
+fn ttl_of(answer: &Value) -> Option<Duration> {
+    let seconds = u64::try_from(number(&answer["TTL"])?).ok()?;
+    (seconds > 0).then(|| Duration::from_secs(seconds))
 }
 
 /// A 64-bit number is written as a string; a reader takes either.

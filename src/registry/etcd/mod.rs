@@ -20,6 +20,9 @@
 //! | leave | `POST /v3/lease/revoke` | "lease not found" is success |
 //! | read back | `POST /v3/kv/range`: is the key there, under our lease? | the answer of a revoke may be lost: this tells |
 //!
+//! Ended by a panic, the watchdog or a third Ctrl-C, the process revokes the lease all the same, over a blocking socket
+//! ([`LastGasp`](crate::registry::LastGasp)).
+//!
 //! The key is never deleted by its name. If a successor at the same address has put the same key meanwhile, the key
 //! hangs on the successor's lease, and revoking ours leaves it alone.
 //!
@@ -72,7 +75,7 @@ pub struct Etcd {
 }
 
 impl Etcd {
-    /// The cluster with these members, each `http://host:port`, any of which can be asked. Nothing is sent yet.
+    /// The cluster with these members, each `http://host:port` (or `https`, with the feature `tls`), any of which can be asked. Nothing is sent yet.
     ///
     /// A call that finds a member down goes on to the next; one that a member did not answer in time, or answered
     /// with 5xx, begins with the next when it is repeated.
@@ -104,6 +107,15 @@ impl Etcd {
             gateway: Arc::new(gateway),
             ..self
         }
+    }
+
+    /// The same cluster, spoken to like this where its members are `https`. Default: as the system does it.
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    #[must_use]
+    pub fn with_tls(self, tls: &crate::registry::Tls) -> Self {
+        self.gateway.use_tls(tls);
+        self
     }
 
     /// The same cluster, with this shape of key and value.
@@ -173,8 +185,8 @@ impl Registry for Etcd {
     ) -> Result<Box<dyn Registration>, RegistryError> {
         let lease = self.lease_of(instance);
         let (key, value) = self.format.entry(instance, lease)?;
-        self.gateway.grant(lease, self.ttl, by).await?;
+        let ttl = self.gateway.grant(lease, self.ttl, by).await?;
         self.gateway.put(&key, &value, lease, by).await?;
-        Ok(Box::new(Entry::new(self.gateway.clone(), key, lease)))
+        Ok(Box::new(Entry::new(self.gateway.clone(), key, lease, ttl)))
     }
 }

@@ -6,9 +6,11 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::task::JoinSet;
 
+use super::secure::Secure;
 use super::server::Server;
 use crate::deadline::Deadline;
 
@@ -29,7 +31,12 @@ pub(super) struct Failure {
 
 impl Connection {
     /// Resolves the name and tries the addresses in turn, each with its share of the time.
-    pub(super) async fn open(index: usize, server: &Server, by: Deadline) -> Result<Self, Failure> {
+    pub(super) async fn open(
+        index: usize,
+        server: &Server,
+        secure: &Secure,
+        by: Deadline,
+    ) -> Result<Self, Failure> {
         let length = by.remaining().as_millis();
         let addresses: Vec<_> = match by.bound(lookup_host((server.host(), server.port()))).await {
             Some(Ok(addresses)) => addresses.collect(),
@@ -44,7 +51,19 @@ impl Connection {
             let by = share(by, addresses.len() - turn);
             let length = by.remaining().as_millis();
             match by.bound(TcpStream::connect(address)).await {
-                Some(Ok(stream)) => return Self::start(index, stream).await,
+                Some(Ok(stream)) => {
+                    // Each small request waits for its answer: Nagle's algorithm only adds the delay of an ACK.
+                    let _ = stream.set_nodelay(true);
+                    let Some(started) =
+                        by.bound(Self::secured(index, server, secure, stream)).await
+                    else {
+                        failed.push(format!(
+                            "timed out after {length} ms, in the TLS handshake with {address}"
+                        ));
+                        continue;
+                    };
+                    return started;
+                }
                 Some(Err(error)) => failed.push(format!("connecting to {address}: {error}")),
                 None => failed.push(format!(
                     "timed out after {length} ms, connecting to {address}"
@@ -54,9 +73,24 @@ impl Connection {
         Err(Failure::unheard(failed.join(", ")))
     }
 
-    async fn start(server: usize, stream: TcpStream) -> Result<Self, Failure> {
-        // Each small request waits for its answer: Nagle's algorithm only adds the delay of an ACK.
-        let _ = stream.set_nodelay(true);
+    async fn secured(
+        index: usize,
+        server: &Server,
+        secure: &Secure,
+        stream: TcpStream,
+    ) -> Result<Self, Failure> {
+        if server.is_https() {
+            let stream = secure.connect(server, stream).await;
+            Self::start(index, stream.map_err(Failure::unheard)?).await
+        } else {
+            Self::start(index, stream).await
+        }
+    }
+
+    async fn start(
+        server: usize,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<Self, Failure> {
         let (sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| Failure::unheard(chain(&error)))?;

@@ -47,7 +47,12 @@ impl HttpClient {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(at_most))?;
         stream.set_write_timeout(Some(at_most))?;
-        exchange(&mut stream, &written(&request, call.body()))
+        let request = written(&request, call.body());
+        if server.is_https() {
+            exchange(&mut self.secure.connect_blocking(server, stream)?, &request)
+        } else {
+            exchange(&mut stream, &request)
+        }
     }
 }
 

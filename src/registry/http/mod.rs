@@ -1,6 +1,6 @@
 //! [`HttpClient`]: the one small HTTP/1 client of the adapters whose registries speak HTTP.
 //!
-//! Not a general client: no TLS, no redirects, no proxies, one idle connection, answers of at most 1 MiB. What it
+//! Not a general client: no redirects, no proxies, one idle connection, answers of at most 1 MiB. What it
 //! does better than one is to end by its deadline, and to say what it tried, where, and how far it got.
 
 // Each adapter is a feature of its own and uses its part of this.
@@ -16,17 +16,21 @@ use tokio::time::Instant;
 
 use crate::deadline::Deadline;
 use crate::registry::RegistryError;
+#[cfg(feature = "tls")]
+use crate::registry::Tls;
 use crate::sync::lock;
 
 mod call;
 mod connection;
 mod last_gasp;
+mod secure;
 mod server;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use call::{Answer, Call, encode};
 use connection::{Connection, Failure, chain, share};
+use secure::Secure;
 use server::Server;
 
 /// The longest body that is read: a guard against a wrong URL. No registry answers the calls of one instance with
@@ -46,6 +50,7 @@ pub(crate) struct HttpClient {
     /// The server that the next call begins with.
     preferred: AtomicUsize,
     idle: Mutex<Option<Connection>>,
+    secure: Secure,
 }
 
 /// How far a call got; read when the deadline cut it.
@@ -59,7 +64,7 @@ struct Progress {
 }
 
 impl HttpClient {
-    /// A client of these servers, each `http://host[:port][/prefix]`.
+    /// A client of these servers, each `http[s]://host[:port][/prefix]`.
     ///
     /// # Errors
     ///
@@ -80,6 +85,7 @@ impl HttpClient {
             headers: HeaderMap::from_iter([(USER_AGENT, HeaderValue::from_static(user_agent))]),
             preferred: AtomicUsize::new(0),
             idle: Mutex::new(None),
+            secure: Secure::default(),
         })
     }
 
@@ -99,6 +105,12 @@ impl HttpClient {
         value.set_sensitive(true);
         self.headers.insert(name, value);
         Ok(self)
+    }
+
+    /// From now on https servers are spoken to like this; else as the system does it.
+    #[cfg(feature = "tls")]
+    pub(crate) fn use_tls(&self, tls: &Tls) {
+        self.secure.set(tls);
     }
 
     /// Makes the call, and reads the whole answer, by the deadline. Any status is an answer.
@@ -183,7 +195,8 @@ impl HttpClient {
         }
         progress.step = "connecting";
         let server = &self.servers[progress.server];
-        let connection = Connection::open(progress.server, server, connected_by).await?;
+        let connection =
+            Connection::open(progress.server, server, &self.secure, connected_by).await?;
         self.exchange(call, connection, progress).await
     }
 

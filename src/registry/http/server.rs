@@ -7,8 +7,9 @@ use http::header::HeaderValue;
 
 use crate::registry::RegistryError;
 
-/// The base URL of one server, `http://host[:port][/prefix]`.
+/// The base URL of one server, `http[s]://host[:port][/prefix]`.
 pub(super) struct Server {
+    is_https: bool,
     authority: HeaderValue,
     /// A name, or an IP address without the brackets.
     host: String,
@@ -34,13 +35,12 @@ impl Server {
         let Ok(uri) = url.parse::<Uri>() else {
             return refused(form);
         };
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => {
-                return refused("there is no TLS yet, use http towards an agent on this node");
-            }
+        let is_https = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") if cfg!(feature = "tls") => true,
+            Some("https") => return refused("for https the crate's feature `tls` is needed"),
             _ => return refused(form),
-        }
+        };
         let Some(authority) = uri.authority() else {
             return refused(form);
         };
@@ -49,6 +49,7 @@ impl Server {
         let rest = &authority.as_str()[host.len()..];
         let port = match given {
             Some(port) if port > 0 => port,
+            None if rest.is_empty() && is_https => 443,
             None if rest.is_empty() => 80,
             _ => return refused("its port is not one"),
         };
@@ -60,6 +61,7 @@ impl Server {
             return refused(form);
         }
         Ok(Self {
+            is_https,
             authority,
             host: bare.to_owned(),
             port,
@@ -69,6 +71,10 @@ impl Server {
 
     pub(super) const fn authority(&self) -> &HeaderValue {
         &self.authority
+    }
+
+    pub(super) const fn is_https(&self) -> bool {
+        self.is_https
     }
 
     pub(super) fn host(&self) -> &str {
@@ -88,7 +94,8 @@ impl Server {
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let authority = self.authority.to_str().unwrap_or_default();
-        write!(f, "http://{authority}{}", self.prefix)
+        let scheme = if self.is_https { "https" } else { "http" };
+        write!(f, "{scheme}://{authority}{}", self.prefix)
     }
 }
 
@@ -132,9 +139,21 @@ mod tests {
     }
 
     #[test]
+    fn https_needs_the_feature() {
+        let parsed = Server::parse("https://consul");
+        if cfg!(feature = "tls") {
+            let server = parsed.unwrap();
+            assert_eq!((server.port(), server.is_https()), (443, true));
+            assert_eq!(server.to_string(), "https://consul");
+        } else {
+            let message = parsed.unwrap_err().to_string();
+            assert!(message.contains("feature `tls`"), "{message}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_used_is_refused_without_showing_secrets() {
         for (url, why) in [
-            ("https://consul:8501", "no TLS yet"),
             ("http://user:secret@consul:8500", "give them as a header"),
             ("http://user:se?cret@consul", "give them as a header"),
             ("http://consul:8500?token=secret", "has a query"),

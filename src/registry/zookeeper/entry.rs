@@ -141,6 +141,13 @@ impl fmt::Debug for Entry {
 
 #[async_trait]
 impl Registration for Entry {
+    fn listed_for(&self) -> Option<Duration> {
+        match &self.state {
+            State::Open(client) => Some(client.session_timeout() + TICK),
+            State::Closing { .. } | State::Closed => None,
+        }
+    }
+
     async fn heartbeat(&mut self, by: Deadline) -> Result<Beat, RegistryError> {
         let State::Open(client) = &self.state else {
             return Ok(Beat::Lost);

@@ -1,28 +1,39 @@
-//! A whole service for any HTTP client you have: quick, slow and streamed answers over HTTP/1.1 and HTTP/2 (h2c), with
-//! the phases of its stop and the report on standard output.
+//! A whole service for any HTTP client you have: quick, slow and streamed answers over HTTP/1.1 and HTTP/2 (h2c), events,
+//! a WebSocket and gRPC, with the phases of its stop and the report on standard output.
 //!
-//!     cargo run --example service -- 127.0.0.1:8080 3
+//!     cargo run --example service -- 127.0.0.1:8080 3 127.0.0.1:50051
 //!
-//! (The second argument is the lame duck in seconds.) From a second terminal keep it busy, from a third stop it:
+//! (The second argument is the lame duck in seconds, the third is for gRPC; both may be left out.) From a second terminal keep it busy, from a third stop it:
 //!
 //!     wrk -d 10 http://127.0.0.1:8080/fast
 //!     curl --no-buffer 'http://127.0.0.1:8080/stream?chunks=50'
+//!     curl --no-buffer http://127.0.0.1:8080/events
 //!     kill -TERM $(pidof service)
 //!
 //! What to watch: curl gets its 50 lines although the listener has long been closed (`draining`), and the process ends
 //! right after the last one. wrk is served, with `Connection: close`, until the listener closes; where it goes then is
-//! the business of a load balancer, which `rolling_update` has and this example has not.
+//! the business of a load balancer, which `rolling_update` has and this example has not. The events, which have no end,
+//! are ended after a whole one when the drain begins: curl says no error.
+
+// It has no outside: `pub` says that the other example uses it.
+#[allow(unreachable_pub)]
+#[path = "rolling_update/grpc.rs"]
+mod grpc;
 
 use std::convert::Infallible;
+use std::future::IntoFuture;
 use std::io::{self, Write};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Query;
-use axum::routing::any;
-use futures::{FutureExt, StreamExt, stream};
-use prestop::{Phase, ShutdownCoordinator};
+use axum::extract::ws::{Message, WebSocketUpgrade};
+use axum::response::Response;
+use axum::response::sse::{Event, Sse};
+use axum::routing::{any, get};
+use futures::{FutureExt, Stream, StreamExt, stream};
+use prestop::{Phase, ShutdownCoordinator, StopSignal, serve};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
@@ -54,6 +65,29 @@ async fn stream(Query(options): Query<Options>, _: Bytes) -> Body {
     }))
 }
 
+/// Without an end, and nothing in here ends it: prestop does, between two events. Each says which process it comes from.
+async fn events() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    Sse::new(stream::iter(0..).then(|number: u64| async move {
+        if number > 0 {
+            sleep(Duration::from_millis(100)).await;
+        }
+        Ok(Event::default().data(format!("{number} from {}", std::process::id())))
+    }))
+}
+
+async fn echo(stop: StopSignal, upgrade: WebSocketUpgrade) -> Response {
+    upgrade.on_upgrade(async move |socket| {
+        let mut socket = stop.websocket(socket);
+        while let Some(Ok(message)) = socket.recv().await {
+            if let Message::Text(_) = message
+                && socket.send(message).await.is_err()
+            {
+                break;
+            }
+        }
+    })
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
@@ -70,10 +104,32 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let app = Router::new()
         .route("/fast", any(fast))
         .route("/slow", any(slow))
-        .route("/stream", any(stream));
+        .route("/stream", any(stream))
+        .route("/events", get(events))
+        .route("/echo", get(echo));
     let listener = TcpListener::bind(address).await?;
-    writeln!(io::stdout(), "listening {}", listener.local_addr()?)?;
-    let report = c.serve(listener, app).await?;
+    let (h, address) = (c.handle(), listener.local_addr()?);
+    let web = serve(&h, listener, app);
+    let report = match args.next() {
+        None => {
+            writeln!(io::stdout(), "listening {address}")?;
+            c.run(web).await?
+        }
+        Some(grpc) => {
+            let listener = TcpListener::bind(grpc).await?;
+            writeln!(
+                io::stdout(),
+                "listening {address} {}",
+                listener.local_addr()?
+            )?;
+            let grpc = tonic::transport::Server::builder()
+                .layer(c.layer())
+                .add_service(grpc::Demo)
+                .serve_with_incoming_shutdown(c.incoming(listener), h.draining());
+            c.run(async { tokio::join!(web.into_future(), grpc).1 })
+                .await?
+        }
+    };
     writeln!(io::stdout(), "{report}")?;
     report.exit()
 }

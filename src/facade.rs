@@ -3,6 +3,7 @@
 #[cfg(any(
     feature = "middleware",
     feature = "probe",
+    feature = "tonic-health",
     all(feature = "process", target_os = "linux")
 ))]
 use crate::coordinator::ShutdownCoordinator;
@@ -212,6 +213,33 @@ impl ShutdownCoordinator {
     #[must_use]
     pub fn incoming(&self, listener: tokio::net::TcpListener) -> crate::DrainIncoming {
         crate::DrainIncoming::new(&self.handle(), listener)
+    }
+}
+
+#[cfg(feature = "tonic-health")]
+impl ShutdownCoordinator {
+    /// The gRPC health service (`grpc.health.v1.Health`) with the statuses of this reporter, all of them `NOT_SERVING`
+    /// until the coordinator is ready and from the moment on at which it stops to be, whatever any clone of the reporter
+    /// sets; see [`GrpcHealth`](crate::GrpcHealth).
+    ///
+    /// ```no_run
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use prestop::ShutdownCoordinator;
+    /// use tonic_health::server::HealthReporter;
+    ///
+    /// let c = ShutdownCoordinator::builder().build()?;
+    /// let reporter = HealthReporter::new();
+    /// let health = c.grpc_health(reporter.clone()); // for `Server::builder().add_service(health)`
+    /// reporter.set_service_status("shop.Orders", tonic_health::ServingStatus::Serving).await;
+    /// # drop(health); Ok(()) }
+    /// ```
+    #[cfg_attr(docsrs, doc(cfg(feature = "tonic-health")))]
+    #[must_use]
+    pub fn grpc_health(
+        &self,
+        reporter: tonic_health::server::HealthReporter,
+    ) -> tonic_health::pb::health_server::HealthServer<crate::GrpcHealth> {
+        crate::grpc_health::GrpcHealth::server(self.handle(), reporter)
     }
 }
 

@@ -43,6 +43,7 @@
 //!   [`DrainLayer`], [`ShutdownHandle::draining`], [`ShutdownHandle::spawn`], [`ShutdownHandle::guard`].
 //! - In a cluster, and elsewhere: [`_docs::kubernetes`].
 //! - What happens when, and why: [`_docs::design`]. What becomes of each kind of client: [`_docs::connections`].
+//! - gRPC: [`_docs::grpc`].
 //! - TLS on the own loop: [`Serve::handshake`], [`_docs::tls`].
 //! - A program that is not written in Rust, nginx or a JVM: [`_docs::process`] (feature `process`).
 //! - Server-sent events, WebSockets, gRPC streams, late requests, deadlines: [`_docs::streams`].
@@ -68,6 +69,8 @@
 //! - servers: `axum` (`ConnectInfo` on the own loop, the probes as a `Router`, `c.listener`), `websocket`
 //!   (`StopSignal::websocket`), `tonic` (`c.incoming`);
 //! - registries: `memory` (the embedded one), `consul`, `etcd`, `zookeeper`, see [`registry`]; `tls` for `https` ones;
+//!   (`StopSignal::websocket`), `tonic` (`c.incoming`), `tonic-health` (`c.grpc_health`);
+//! - registries: `memory` (the embedded one), `consul`, `etcd`, `zookeeper`, see [`registry`];
 //! - Kubernetes' hooks into the process: `hook`; the binary `prestop`: `cli`;
 //! - `process`: any program under the coordinator (Linux);
 //! - `kubelet`: stops a service as Kubernetes does, for tests;
@@ -89,6 +92,8 @@ mod deadline;
 mod error;
 mod exit;
 mod facade;
+#[cfg(feature = "tonic-health")]
+mod grpc_health;
 mod handle;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 mod handler;
@@ -104,6 +109,7 @@ pub mod kubelet;
 mod last_gasp;
 #[cfg(feature = "middleware")]
 mod middleware;
+mod peers;
 mod phase;
 #[cfg(feature = "probe")]
 mod probe;
@@ -134,6 +140,9 @@ pub use budget::GracePeriod;
 pub use coordinator::{ShutdownCoordinator, ShutdownCoordinatorBuilder};
 pub use deadline::Deadline;
 pub use error::{BoxError, Error};
+#[cfg(feature = "tonic-health")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tonic-health")))]
+pub use grpc_health::GrpcHealth;
 pub use handle::{Guard, ShutdownHandle};
 #[cfg(feature = "websocket")]
 #[cfg_attr(docsrs, doc(cfg(feature = "websocket")))]

@@ -58,6 +58,17 @@ impl<'a> Head<'a> {
 /// Says which requests are exempt: probes, metrics scrapes, health watches. They never delay a stop (S11).
 pub(crate) type Exempt = Arc<dyn Fn(Head<'_>) -> bool + Send + Sync>;
 
+/// Whether a request is exempt: because the user says so, or because it is a stream of gRPC that waits for news of this
+/// very server and so ends only with it.
+pub(crate) fn is_exempt(by_user: Option<&Exempt>, head: Head<'_>) -> bool {
+    matches!(
+        head.uri.path(),
+        "/grpc.health.v1.Health/Watch"
+            | "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+            | "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+    ) || by_user.is_some_and(|is_exempt| is_exempt(head))
+}
+
 /// What `serve` tells a handler about the connection of its request, as a request extension.
 ///
 /// ```

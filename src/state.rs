@@ -12,6 +12,7 @@ use crate::budget::{Budget, Shares};
 use crate::deadline::Deadline;
 use crate::in_flight::InFlight;
 use crate::last_gasp::LastGasps;
+use crate::peers::Peers;
 use crate::phase::Phase;
 use crate::random::Spread;
 use crate::reason::Reason;
@@ -138,6 +139,20 @@ pub enum Readiness {
     KeepServing,
 }
 
+impl Readiness {
+    /// Whether a readiness check passes in this phase.
+    #[cfg_attr(
+        not(any(feature = "probe", feature = "tonic-health")),
+        allow(dead_code)
+    )]
+    pub(crate) const fn passes(self, phase: Phase) -> bool {
+        match self {
+            Self::FailWhenStopping => phase.is_ready(),
+            Self::KeepServing => matches!(phase, Phase::Ready | Phase::PreStop | Phase::LameDuck),
+        }
+    }
+}
+
 /// When streams are told to end, those whose policy is [`StreamPolicy::Tell`](crate::StreamPolicy::Tell).
 #[cfg_attr(not(feature = "middleware"), allow(dead_code, unreachable_pub))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -173,6 +188,8 @@ pub(crate) struct Holdback {
     pub(crate) listeners: usize,
     /// Connections that are open.
     pub(crate) connections: usize,
+    /// Of these, connections on which all that goes on is exempt.
+    pub(crate) exempt: usize,
 }
 
 /// What rooms need to know and nothing below them does.
@@ -219,6 +236,8 @@ pub(crate) struct State {
     pub(crate) stream_places: Spread,
     /// Of listeners and connections that stock servers were given.
     pub(crate) holdback: watch::Sender<Holdback>,
+    /// These connections.
+    pub(crate) peers: Peers,
     draft: Mutex<Draft>,
 }
 
@@ -249,6 +268,7 @@ impl State {
             streams: StreamTally::default(),
             stream_places: Spread::new(),
             holdback: watch::Sender::default(),
+            peers: Peers::default(),
             draft: Mutex::new(Draft::new(timeline)),
         }
     }

@@ -1,7 +1,7 @@
-//! Clients that other people wrote agree: curl, h2load, wrk and Java's HttpClient against `examples/service.rs`, a
-//! process that gets SIGTERM, without one error.
+//! Clients that other people wrote agree: curl, h2load, wrk, Java's HttpClient, Python's `websockets` and grpc-go against
+//! `examples/service.rs`, a process that gets SIGTERM, without one error.
 //!
-//! Two things are shown.
+//! Three things are shown.
 //!
 //! *Through stops*: clients run without a pause while the service behind a layer 4 gateway is replaced twice, as a
 //! Deployment does it: a new process, SIGTERM to the old one, and only `LAG` later the gateway's new connections go to
@@ -11,11 +11,14 @@
 //! (POST, in Java) or from the program (wrk and h2load never do). Where a client counts, its count and the one in
 //! the services' reports must be the same.
 //!
+//! *Streams through stops*: server-sent events, a WebSocket and a gRPC stream that have no end are ended by each of two
+//! stops in a way that their client takes for a proper end, and by nothing else.
+//!
 //! *Through the drain*: downloads that begin when the process has already been told to stop and that end long after
 //! its listener was closed.
 //!
-//! The clients are Debian's packages curl, nghttp2-client, wrk and any JDK from 11 on. One that is not there is skipped
-//! aloud, or fails the test where `CI` is set.
+//! The clients are Debian's packages curl, nghttp2-client, wrk and any JDK from 11 on, and what `.ci/clients` makes. One
+//! that is not there is skipped aloud, or fails the test where `CI` is set.
 #![cfg(all(unix, not(loom)))]
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
@@ -25,15 +28,16 @@ mod splice;
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -72,6 +76,18 @@ fn have(programs: &[&str]) -> bool {
     true
 }
 
+/// The path of a client that `.ci/clients` makes, if it is there.
+fn made(client: &str) -> Option<String> {
+    let path = format!("{}/target/clients/{client}", env!("CARGO_MANIFEST_DIR"));
+    if Path::new(&path).is_file() {
+        return Some(path);
+    }
+    let missing = format!("{client} is not in target/clients: `.ci/clients` makes it");
+    assert!(std::env::var_os("CI").is_none(), "{missing}");
+    say_skipped(&missing);
+    None
+}
+
 /// Past libtest, which would keep it to itself.
 fn say_skipped(what: &str) {
     let line = format!("SKIPPED: {what}\n");
@@ -82,6 +98,7 @@ fn say_skipped(what: &str) {
 struct Service {
     child: Child,
     address: SocketAddr,
+    grpc: SocketAddr,
     out: Lines<BufReader<ChildStdout>>,
 }
 
@@ -90,11 +107,20 @@ struct Service {
 struct Served {
     finished: u64,
     while_stopping: u64,
+    /// Streams that were told to end, those of them that did, and those that were cut.
+    streams: [u64; 3],
+}
+
+/// A port of the service.
+#[derive(Clone, Copy, Debug)]
+enum Port {
+    Http,
+    Grpc,
 }
 
 impl Service {
     async fn start(lame_duck: &str) -> Self {
-        Self::example("service", &["127.0.0.1:0", lame_duck]).await
+        Self::example("service", &["127.0.0.1:0", lame_duck, "127.0.0.1:0"]).await
     }
 
     async fn example(name: &str, args: &[&str]) -> Self {
@@ -111,11 +137,21 @@ impl Service {
             .expect("`cargo test` builds the examples; `cargo test --test clients` alone does not");
         let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = within("the address", out.next_line()).await.unwrap();
-        let address = line.expect("it listens").replace("listening ", "");
+        let line = line.expect("it listens").replace("listening ", "");
+        // One that has a single port has it twice here.
+        let (address, grpc) = line.split_once(' ').unwrap_or((&line, &line));
         Self {
             child,
             address: address.parse().unwrap(),
+            grpc: grpc.parse().unwrap(),
             out,
+        }
+    }
+
+    const fn at(&self, port: Port) -> SocketAddr {
+        match port {
+            Port::Http => self.address,
+            Port::Grpc => self.grpc,
         }
     }
 
@@ -140,10 +176,14 @@ impl Service {
         let line = report.lines().find(|l| l.contains("requests: "));
         let line = line.expect("the report has it");
         assert!(line.contains(", 0 cut, 0 refused, "), "{report}");
-        let numbers = numbers(line);
+        let requests = numbers(line);
+        // There is no such line when no stream was told.
+        let streams = report.lines().find(|l| l.contains("streams: "));
+        let streams = streams.map_or_else(|| vec![0; 3], numbers);
         Served {
-            finished: numbers[0],
-            while_stopping: numbers[1],
+            finished: requests[0],
+            while_stopping: requests[1],
+            streams: streams.try_into().expect("three numbers"),
         }
     }
 }
@@ -272,13 +312,22 @@ async fn all_go_on(clients: &mut Vec<Running>) {
 /// Starts the clients, each a program and its arguments in which `URL` is the service, replaces the service twice
 /// while they run, and returns what they printed and how many requests the services have answered.
 async fn through_stops(clients: &[(&str, &[&str])]) -> (Vec<(String, String)>, u64) {
+    through_stops_at(Port::Http, clients).await
+}
+
+/// The same on either port; `ADDRESS` is its address alone.
+async fn through_stops_at(port: Port, clients: &[(&str, &[&str])]) -> (Vec<(String, String)>, u64) {
     let _alone = ALONE.lock().await;
     let mut service = Service::start(LAME_DUCK).await;
-    let gateway = Gateway::start(service.address).await;
-    let url = format!("http://{}", gateway.address);
+    let gateway = Gateway::start(service.at(port)).await;
+    let address = gateway.address.to_string();
+    let url = format!("http://{address}");
     let mut running = Vec::new();
     for (program, args) in clients {
-        let args: Vec<String> = args.iter().map(|a| a.replace("URL", &url)).collect();
+        let args: Vec<String> = args
+            .iter()
+            .map(|a| a.replace("URL", &url).replace("ADDRESS", &address))
+            .collect();
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let before = gateway.connected.load(Ordering::SeqCst);
         running.push(Running::start(program, &args));
@@ -291,7 +340,7 @@ async fn through_stops(clients: &[(&str, &[&str])]) -> (Vec<(String, String)>, u
         let old = std::mem::replace(&mut service, Service::start(LAME_DUCK).await);
         old.signal(Signal::TERM);
         sleep(LAG).await;
-        *gateway.backend.lock().unwrap() = service.address;
+        *gateway.backend.lock().unwrap() = service.at(port);
         let served = old.ended().await;
         assert!(served.while_stopping > 0, "nothing to lose: {served:?}");
         finished += served.finished;
@@ -464,6 +513,188 @@ async fn curl_gets_its_downloads_through_the_drain() {
         assert_eq!(out, wanted, "{err}");
     }
     assert_eq!(service.ended().await.while_stopping, 4);
+}
+
+/// Eight goroutines with unary calls on one channel, retries off.
+#[tokio::test]
+async fn grpc_go_loses_no_call_through_stops() {
+    let Some(program) = made("grpc-client") else {
+        return;
+    };
+    let args = ["unary", "ADDRESS", &SECONDS.to_string()];
+    let (ended, finished) = through_stops_at(Port::Grpc, &[(&program, &args)]).await;
+    let (out, err) = &ended[0];
+    assert_eq!(numbers(out), [finished, 0], "{out}{err}");
+}
+
+/// A client that keeps a stream open, and says when it has one.
+struct Streaming {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    out: Lines<BufReader<ChildStdout>>,
+    err: ChildStderr,
+}
+
+impl Streaming {
+    fn start(program: &str, args: &[&str]) -> Self {
+        let mut child = Command::new(program)
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        Self {
+            stdin: child.stdin.take(),
+            out: BufReader::new(child.stdout.take().unwrap()).lines(),
+            err: child.stderr.take().unwrap(),
+            child,
+        }
+    }
+
+    /// Waits until this line comes.
+    async fn says(&mut self, wanted: &str) {
+        within("a sign of the client", async {
+            loop {
+                match self.out.next_line().await.unwrap() {
+                    Some(line) if line == wanted => return,
+                    Some(_) => {}
+                    None => panic!("it ended: {}", self.errors().await),
+                }
+            }
+        })
+        .await;
+    }
+
+    /// Asks, and waits for a message that came after.
+    async fn is_alive(&mut self) {
+        let stdin = self.stdin.as_mut().expect("it was not closed");
+        stdin.write_all(b"?\n").await.unwrap();
+        self.says("alive").await;
+    }
+
+    async fn errors(&mut self) -> String {
+        let mut text = String::new();
+        self.err.read_to_string(&mut text).await.unwrap();
+        text
+    }
+
+    /// Closes its standard input; its last line.
+    async fn leaves(mut self) -> (String, String) {
+        self.stdin = None;
+        let mut last = String::new();
+        within("its end", async {
+            while let Some(line) = self.out.next_line().await.unwrap() {
+                last = line;
+            }
+        })
+        .await;
+        let errors = within("its end", self.errors()).await;
+        let status = within("its end", self.child.wait()).await.unwrap();
+        assert!(status.success(), "{status}: {errors}");
+        (last, errors)
+    }
+}
+
+/// Keeps a stream open while the service is replaced twice; what it says when it leaves, and how many streams the two
+/// that were stopped have told to end.
+async fn stream_through_stops(port: Port, program: &str, args: &[&str]) -> (String, String, u64) {
+    let _alone = ALONE.lock().await;
+    let mut service = Service::start(LAME_DUCK).await;
+    let gateway = Gateway::start(service.at(port)).await;
+    let address = gateway.address.to_string();
+    let args: Vec<String> = args
+        .iter()
+        .map(|a| a.replace("ADDRESS", &address))
+        .collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let mut client = Streaming::start(program, &args);
+    let mut told = 0;
+    for _ in 0..2 {
+        client.is_alive().await;
+        let old = std::mem::replace(&mut service, Service::start(LAME_DUCK).await);
+        old.signal(Signal::TERM);
+        sleep(LAG).await;
+        *gateway.backend.lock().unwrap() = service.at(port);
+        let [tolds, ended, cut] = old.ended().await.streams;
+        assert!(tolds > 0, "nothing was told");
+        assert_eq!((ended, cut), (tolds, 0));
+        told += tolds;
+    }
+    client.is_alive().await;
+    let (last, errors) = client.leaves().await;
+    service.signal(Signal::TERM);
+    service.ended().await;
+    (last, errors, told)
+}
+
+/// Messages and echoes in order, each socket closed with 1001 and both Close frames.
+#[tokio::test]
+async fn python_websockets_are_closed_with_1001_by_stops_and_by_nothing_else() {
+    let Some(python) = made("venv/bin/python") else {
+        return;
+    };
+    let program = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/python/websockets_client.py"
+    );
+    let args = [program, "ws://ADDRESS/echo"];
+    let (last, errors, told) = stream_through_stops(Port::Http, &python, &args).await;
+    assert_eq!(
+        numbers(&last),
+        [told + 1, told, 1001, 0],
+        "{last}\n{errors}"
+    );
+}
+
+/// Whole messages, and then UNAVAILABLE from the server itself.
+#[tokio::test]
+async fn grpc_go_streams_are_ended_with_a_status_by_stops_and_by_nothing_else() {
+    let Some(program) = made("grpc-client") else {
+        return;
+    };
+    let args = ["stream", "ADDRESS"];
+    let (last, errors, told) = stream_through_stops(Port::Grpc, &program, &args).await;
+    assert_eq!(numbers(&last), [told + 1, told, 0], "{last}\n{errors}");
+}
+
+fn first_event_of(service: &Service) -> String {
+    format!("data: 0 from {}", service.child.id().unwrap())
+}
+
+/// curl reads events for as long as there are some. An answer without its last chunk is an error to it (18).
+#[tokio::test]
+async fn curl_reads_events_to_a_proper_end_through_stops() {
+    if !have(&["curl"]) {
+        return;
+    }
+    let _alone = ALONE.lock().await;
+    let mut service = Service::start(LAME_DUCK).await;
+    let gateway = Gateway::start(service.address).await;
+    let url = format!("http://{}/events?n=[1-1000]", gateway.address);
+    let line = "%{stderr}%{exitcode} %{http_code} %{http_version}\n";
+    let mut curl = Streaming::start("curl", &["-N", "-sS", "--fail", "-w", line, &url]);
+    let mut told = 0;
+    for _ in 0..2 {
+        curl.says(&first_event_of(&service)).await;
+        let old = std::mem::replace(&mut service, Service::start(LAME_DUCK).await);
+        old.signal(Signal::TERM);
+        sleep(LAG).await;
+        *gateway.backend.lock().unwrap() = service.address;
+        let [tolds, ended, cut] = old.ended().await.streams;
+        assert!(tolds > 0, "nothing was told");
+        assert_eq!((ended, cut), (tolds, 0));
+        told += tolds;
+    }
+    curl.says(&first_event_of(&service)).await;
+    curl.child.start_kill().unwrap();
+    let errors = within("its end", curl.errors()).await;
+    let ends: Vec<&str> = errors.lines().collect();
+    assert_eq!(ends.len() as u64, told, "{errors}");
+    assert!(ends.iter().all(|end| *end == "0 200 1.1"), "{errors}");
+    service.signal(Signal::TERM);
+    service.ended().await;
 }
 
 /// `examples/tls.rs` answers after three seconds, and is told to stop before. curl is content with what ALPN offers.

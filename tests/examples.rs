@@ -359,7 +359,7 @@ fn rolling_update_writes_its_rows_and_prestop_loses_nothing() {
     let rows: Vec<serde_json::Map<String, serde_json::Value>> =
         serde_json::from_slice(&std::fs::read(file).expect("written"))
             .expect("an array of objects");
-    assert_eq!(rows.len(), 5, "a row per kind of client");
+    assert_eq!(rows.len(), 9, "a row per kind of client");
     for row in rows {
         let keys: std::collections::BTreeSet<_> = row.keys().map(String::as_str).collect();
         let wanted = [

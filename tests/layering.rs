@@ -22,8 +22,8 @@ const FLOORS: &[(&str, &[&str])] = &[
         "parts",
         &["budget", "in_flight", "last_gasp", "timeline", "signal"],
     ),
-    // Both spread by the thread numbers of `in_flight`.
-    ("parts, upper", &["roster", "tally"]),
+    // The first two spread by the thread numbers of `in_flight`.
+    ("parts, upper", &["roster", "tally", "peers"]),
     ("record, lower", &["report"]),
     ("record", &["state"]),
     ("waist, lower", &["handle"]),
@@ -41,6 +41,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "handler",
             "server",
             "probe",
+            "grpc_health",
             "registry::consul",
             "process",
             "hook_socket",

@@ -131,13 +131,13 @@ pub enum Strategy {
     Kill,
     /// SIGTERM to a process that does not handle it
     Exit,
-    /// SIGTERM, `axum::serve(..).with_graceful_shutdown(..)`, out of the registry at once
+    /// SIGTERM, `axum::serve(..).with_graceful_shutdown(..)` and tonic's own, out of the registry at once
     Axum,
     /// The same, five seconds after it has left the registry, as with a preStop `sleep 5`
     AxumSleep,
-    /// SIGTERM, this crate: `coordinator.serve(..)`
+    /// SIGTERM, this crate: its own loop, and stock tonic
     Prestop,
-    /// SIGTERM, this crate around stock `axum::serve(..)`
+    /// SIGTERM, this crate around stock `axum::serve(..)` and stock tonic
     PrestopAxum,
     /// Nothing is replaced: shows that gateway and clients lose nothing by themselves
     None,
@@ -198,7 +198,7 @@ impl Strategy {
             Self::Kill => "SIGKILL",
             Self::Exit => "SIGTERM, no handler: the process dies at once",
             Self::Axum => {
-                "SIGTERM, leaves the registry, axum::serve(..).with_graceful_shutdown(..)"
+                "SIGTERM, leaves the registry, axum::serve(..).with_graceful_shutdown(..), tonic likewise"
             }
             Self::AxumSleep => {
                 "SIGTERM, leaves the registry, serves on for 5 s, axum::serve(..).with_graceful_shutdown(..)"

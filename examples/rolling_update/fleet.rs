@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -19,10 +19,12 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::call::call;
 use crate::cli::{Hook, Strategy};
 use crate::kubelet::{Container, GRACE, Hooked, pre_stop};
+use crate::registration::Addresses;
 use crate::registry::RegistryKind;
 
 /// How long the registry believes in a replica that does not beat.
 pub const TTL: Duration = Duration::from_secs(10);
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a replica is told about its surroundings.
@@ -76,7 +78,7 @@ struct Replica {
 #[derive(Clone, Debug)]
 pub struct Name {
     pub id: String,
-    pub address: SocketAddr,
+    pub addresses: Addresses,
     pub pid: Pid,
 }
 
@@ -134,7 +136,7 @@ impl Fleet {
         self.replicas.push_back(replica);
         let replica = self.replicas.back_mut().expect("a replica was just pushed");
         match timeout(START_LIMIT, replica.ready()).await {
-            Ok(Ok(address)) => name.address = address,
+            Ok(Ok(addresses)) => name.addresses = addresses,
             Ok(Err(error)) => return Err(format!("starting replica {name}: {error}")),
             Err(_) => {
                 return Err(format!(
@@ -227,7 +229,7 @@ impl Fleet {
 }
 
 impl Replica {
-    async fn ready(&mut self) -> Result<SocketAddr, String> {
+    async fn ready(&mut self) -> Result<Addresses, String> {
         let mut line = String::new();
         self.stdout
             .read_line(&mut line)
@@ -239,14 +241,16 @@ impl Replica {
             .into_iter()
             .flat_map(str::split_whitespace)
             .map_while(|address| address.parse().ok());
-        let address: SocketAddr = addresses
-            .next()
-            .ok_or_else(|| format!("expected \"listening ADDRESS\", it printed {line:?}"))?;
+        let (Some(http), Some(grpc)) = (addresses.next(), addresses.next()) else {
+            return Err(format!(
+                "expected \"listening ADDRESS ADDRESS\", it printed {line:?}"
+            ));
+        };
         self.container.hook_address = addresses.next();
-        while call(Method::GET, address, "/readyz", String::new()).await != Ok(StatusCode::OK) {
+        while call(Method::GET, http, "/readyz", String::new()).await != Ok(StatusCode::OK) {
             sleep(Duration::from_millis(20)).await;
         }
-        Ok(address)
+        Ok(Addresses { http, grpc })
     }
 }
 
@@ -299,7 +303,10 @@ fn spawn(id: String, around: Surroundings, socket: PathBuf) -> Result<Replica, S
         name: Name {
             id,
             // Until it says better.
-            address: (std::net::Ipv4Addr::UNSPECIFIED, 0).into(),
+            addresses: Addresses {
+                http: NOWHERE,
+                grpc: NOWHERE,
+            },
             pid,
         },
         child,

@@ -4,7 +4,6 @@
 //! read between two steps of the other task would fail a request that was never sent, which no server can prevent.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,12 +13,11 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Clients, Failure};
-use crate::gateway::Refused;
-use crate::mix::{Ask, Kind};
+use crate::mix::{Ask, Everyone, Kind, Task};
 use crate::pool::KeepAlive;
 use crate::tally::Tally;
 
-/// A request that is not answered by then has failed.
+/// A request that is not answered by then has failed; of one that stays: not over by then, counted from when it leaves.
 pub const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 
 /// A load that is running.
@@ -30,29 +28,28 @@ pub struct Load {
 }
 
 impl Load {
-    pub fn start(gateway: SocketAddr, refused: Refused, rate: u32, seed: u64) -> Self {
+    /// Who stays leaves when `over` is cancelled, which happens when nothing more is to be sent.
+    pub fn start(everyone: Everyone, rate: u32, seed: u64, over: CancellationToken) -> Self {
         let tally = Arc::new(Tally::default());
-        let stop = CancellationToken::new();
-        let clients = Arc::new(Clients::new(gateway, refused, rate));
         let arrivals = tokio::spawn(arrive(
-            clients,
+            Arc::new(everyone),
             Arc::clone(&tally),
             rate,
             Rng::with_seed(seed),
-            stop.clone(),
+            over.clone(),
         ));
         Self {
             tally,
-            stop,
+            stop: over,
             arrivals,
         }
     }
 
     /// This many mostly idle clients in place of the mix.
-    pub fn start_idle(gateway: SocketAddr, refused: Refused, clients: u32, seed: u64) -> Self {
+    pub fn start_idle(wire: Clients, clients: u32, seed: u64) -> Self {
         let tally = Arc::new(Tally::default());
         let stop = CancellationToken::new();
-        let wire = Arc::new(Clients::new(gateway, refused, 0));
+        let wire = Arc::new(wire);
         let mut idle = JoinSet::new();
         for number in 0..clients {
             let random = Rng::with_seed(seed ^ u64::from(number) << 32);
@@ -91,7 +88,7 @@ impl Load {
 }
 
 async fn arrive(
-    clients: Arc<Clients>,
+    everyone: Arc<Everyone>,
     tally: Arc<Tally>,
     rate: u32,
     mut random: Rng,
@@ -110,8 +107,8 @@ async fn arrive(
         } else if stop.is_cancelled() {
             break;
         }
-        let ask = Ask::draw(&mut random);
-        requests.spawn(send(Arc::clone(&clients), Arc::clone(&tally), ask, due));
+        let task = Task::draw(&mut random);
+        requests.spawn(send(Arc::clone(&everyone), Arc::clone(&tally), task, due));
         while let Some(done) = requests.try_join_next() {
             done.expect("a request is never aborted and does not panic");
         }
@@ -139,13 +136,22 @@ async fn idle_client(
             () = sleep_until(due) => {}
         }
         let (ask, pause) = Ask::idle(&mut random);
-        note(&tally, ask.kind, due, clients.send_kept(&connection, ask)).await;
+        let (kind, limit) = (ask.kind, REQUEST_LIMIT);
+        note(
+            &tally,
+            kind,
+            due,
+            limit,
+            clients.send_kept(&connection, ask),
+        )
+        .await;
         due += pause;
     }
 }
 
-async fn send(clients: Arc<Clients>, tally: Arc<Tally>, ask: Ask, due: Instant) {
-    note(&tally, ask.kind, due, clients.send(ask)).await;
+async fn send(everyone: Arc<Everyone>, tally: Arc<Tally>, task: Task, due: Instant) {
+    let (kind, limit) = (task.kind(), task.limit());
+    note(&tally, kind, due, limit, everyone.send(task)).await;
 }
 
 /// Sends a request and notes what became of it. Its time counts from when it was due: a request that had to wait
@@ -154,16 +160,17 @@ async fn note(
     tally: &Tally,
     kind: Kind,
     due: Instant,
-    answered: impl Future<Output = Result<(), Failure>>,
+    limit: Duration,
+    answered: impl Future<Output = Result<Instant, Failure>>,
 ) {
     let during_update = tally.is_updating();
     tally.sent(kind, due.elapsed());
     // The scheduler polls the sockets before it returns here, so every connection task has seen the FIN, RST or GOAWAY
     // that has arrived by now. Choosing a connection without that would lose requests by the client's own fault.
     yield_now().await;
-    match timeout_at(due + REQUEST_LIMIT, answered).await {
-        Ok(Ok(())) if during_update => tally.took(kind, due.elapsed()),
-        Ok(Ok(())) => {}
+    match timeout_at(due + limit, answered).await {
+        Ok(Ok(at)) if during_update => tally.took(kind, at - due),
+        Ok(Ok(_)) => {}
         Ok(Err(failure)) => tally.failed(kind, failure),
         Err(_) => tally.failed(kind, Failure::TimedOut),
     }

@@ -6,10 +6,11 @@
 //!
 //! ```text
 //! load.rs ── mix.rs ── client.rs ── pool.rs ── wire.rs        the clients: nothing is retried
+//!    │                └─ streams.rs                          those that stay: events, WebSockets, gRPC
 //!    │ TCP
 //! gateway.rs ── splice.rs      layer 4; its view of the registry (registry/) is one second old
 //!    │ TCP
-//! replica.rs ── service.rs     child processes (fleet.rs), replaced one by one (update.rs), after a hook (kubelet.rs)
+//! replica.rs ── service.rs, grpc.rs     child processes (fleet.rs), replaced one by one (update.rs), after a hook (kubelet.rs)
 //! ```
 
 // A binary has no outside: `pub` says that another module uses it.
@@ -20,6 +21,7 @@ mod cli;
 mod client;
 mod fleet;
 mod gateway;
+mod grpc;
 mod kubelet;
 mod load;
 mod mix;
@@ -31,6 +33,7 @@ mod replica;
 mod replica_prestop;
 mod service;
 mod splice;
+mod streams;
 mod table;
 mod tally;
 mod update;
@@ -52,7 +55,7 @@ use crate::gateway::Gateway;
 use crate::progress::say;
 use crate::registry::RegistryKind;
 use crate::tally::Row;
-use crate::update::{Outcome, Plan, rolling_update};
+use crate::update::{Gateways, Outcome, Plan, rolling_update};
 
 fn main() -> ExitCode {
     // One line, and this program is its own preStop hook.
@@ -90,17 +93,20 @@ async fn run(options: &Options) -> Result<Ended, String> {
     let mut sigint = signal(SignalKind::interrupt()).map_err(about)?;
     let mut sigterm = signal(SignalKind::terminate()).map_err(about)?;
     let delay = Duration::from_millis(options.delay);
-    let gateway = Gateway::bind(options.port, delay).await.map_err(|error| {
-        format!(
-            "binding the gateway to 127.0.0.1:{}: {error} (--port 0 takes a free port)",
-            options.port
-        )
-    })?;
+    let bind = async |port| {
+        Gateway::bind(port, delay).await.map_err(|error| {
+            format!("binding the gateway to 127.0.0.1:{port}: {error} (--port 0 takes a free port)")
+        })
+    };
+    let gateways = Gateways {
+        http: bind(options.port).await?,
+        grpc: bind(0).await?,
+    };
     let json = options.json.clone().map(JsonFile::open).transpose()?;
 
     let mut fleet = Fleet::default();
     let ended = tokio::select! {
-        outcomes = run_all(options, &gateway, &mut fleet) => outcomes.map(Ended::Whole),
+        outcomes = run_all(options, &gateways, &mut fleet) => outcomes.map(Ended::Whole),
         _ = sigint.recv() => Ok(Ended::Interrupted),
         _ = sigterm.recv() => Ok(Ended::Interrupted),
     };
@@ -120,7 +126,7 @@ async fn run(options: &Options) -> Result<Ended, String> {
 
 async fn run_all(
     options: &Options,
-    gateway: &Gateway,
+    gateways: &Gateways,
     fleet: &mut Fleet,
 ) -> Result<Vec<Outcome>, String> {
     let plan = Plan {
@@ -133,7 +139,7 @@ async fn run_all(
         load: Duration::from_secs(options.seconds),
         seed: options.seed.unwrap_or_else(|| fastrand::u64(0..1_000_000)),
     };
-    say(&header(options, &plan, gateway));
+    say(&header(options, &plan, &gateways.http));
     if options
         .strategies()
         .contains(&Strategy::Hooked(Hook::ExecHelper))
@@ -144,7 +150,7 @@ async fn run_all(
     let mut outcomes = Vec::new();
     for strategy in options.strategies() {
         say(&format!("\n{strategy}: {}\n", strategy.summary()));
-        outcomes.push(rolling_update(strategy, &plan, gateway, fleet).await?);
+        outcomes.push(rolling_update(strategy, &plan, gateways, fleet).await?);
     }
     Ok(outcomes)
 }

@@ -3,8 +3,13 @@
 use std::time::Duration;
 
 use fastrand::Rng;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
+use crate::client::{Clients, Failure, Target};
+use crate::load::REQUEST_LIMIT;
 use crate::service::{FAST_BYTES, SLOW_BYTES, STREAM_BYTES};
+use crate::streams::{Visit, Visitors};
 
 /// A kind of client: one row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,18 +19,29 @@ pub enum Kind {
     Http2,
     Slow,
     Stream,
+    /// Server-sent events.
+    Sse,
+    WebSocket,
+    /// One message there, one back.
+    Grpc,
+    /// One message there, many back.
+    GrpcStream,
     /// Not in the mix: clients of their own, each with a connection that idles for 1 to 5 s.
     Idle,
 }
 
 impl Kind {
-    pub const COUNT: usize = 6;
-    pub const MIX: [Self; 5] = [
+    pub const COUNT: usize = 10;
+    pub const MIX: [Self; 9] = [
         Self::Http1KeepAlive,
         Self::Http1New,
         Self::Http2,
         Self::Slow,
         Self::Stream,
+        Self::Sse,
+        Self::WebSocket,
+        Self::Grpc,
+        Self::GrpcStream,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -35,6 +51,10 @@ impl Kind {
             Self::Http2 => "h2",
             Self::Slow => "slow",
             Self::Stream => "stream",
+            Self::Sse => "sse",
+            Self::WebSocket => "websocket",
+            Self::Grpc => "grpc",
+            Self::GrpcStream => "grpc-stream",
             Self::Idle => "idle",
         }
     }
@@ -58,28 +78,36 @@ pub struct Ask {
     pub bytes: usize,
 }
 
-impl Ask {
-    /// The next request of the mix. The same seed gives the same requests to every strategy.
+/// What the load sends next.
+pub enum Task {
+    Ask(Ask),
+    /// gRPC, and clients that stay.
+    Visit(Visit),
+}
+
+impl Task {
+    /// The next of the mix. The same seed gives the same to every strategy.
     pub fn draw(random: &mut Rng) -> Self {
-        match random.u32(0..100) {
-            0..40 => Self::fast(Kind::Http1KeepAlive, Via::KeepAlive),
-            40..60 => Self::fast(Kind::Http1New, Via::NewConnection),
-            60..85 => Self::fast(Kind::Http2, Via::Http2),
-            85..95 => {
+        let fast = |kind, via| Self::Ask(Ask::fast(kind, via));
+        match random.u32(0..200) {
+            0..72 => fast(Kind::Http1KeepAlive, Via::KeepAlive),
+            72..108 => fast(Kind::Http1New, Via::NewConnection),
+            108..152 => fast(Kind::Http2, Via::Http2),
+            152..170 => {
                 let ms = random.u64(500..=3_000);
                 let via = if random.bool() {
                     Via::SlowKeepAlive
                 } else {
                     Via::NewConnection
                 };
-                Self {
+                Self::Ask(Ask {
                     kind: Kind::Slow,
                     via,
                     path: format!("/slow?ms={ms}"),
                     bytes: SLOW_BYTES,
-                }
+                })
             }
-            _ => {
+            170..178 => {
                 let via = if random.bool() {
                     Via::Http2
                 } else {
@@ -91,16 +119,75 @@ impl Ask {
                 } else {
                     "/stream"
                 };
-                Self {
+                Self::Ask(Ask {
                     kind: Kind::Stream,
                     via,
                     path: path.to_owned(),
                     bytes: STREAM_BYTES,
-                }
+                })
+            }
+            178..194 => Self::Visit(Visit::Grpc),
+            // Long enough to meet the end of a replica, short enough that its drain may wait for it.
+            some => {
+                let stays = Duration::from_millis(random.u64(2_000..=12_000));
+                Self::Visit(match some {
+                    194..196 => Visit::Sse(stays),
+                    196..198 => Visit::WebSocket(stays),
+                    _ => Visit::GrpcStream(stays),
+                })
             }
         }
     }
 
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Ask(ask) => ask.kind,
+            Self::Visit(Visit::Sse(_)) => Kind::Sse,
+            Self::Visit(Visit::WebSocket(_)) => Kind::WebSocket,
+            Self::Visit(Visit::Grpc) => Kind::Grpc,
+            Self::Visit(Visit::GrpcStream(_)) => Kind::GrpcStream,
+        }
+    }
+
+    /// When it has failed, from when it was due.
+    pub fn limit(&self) -> Duration {
+        match self {
+            Self::Ask(_) | Self::Visit(Visit::Grpc) => REQUEST_LIMIT,
+            Self::Visit(Visit::Sse(stays) | Visit::WebSocket(stays) | Visit::GrpcStream(stays)) => {
+                *stays + REQUEST_LIMIT
+            }
+        }
+    }
+}
+
+/// All clients.
+pub struct Everyone {
+    clients: Clients,
+    visitors: Visitors,
+}
+
+impl Everyone {
+    pub fn new(http: Target, grpc: Target, rate: u32, over: CancellationToken) -> Self {
+        Self {
+            clients: Clients::new(http.clone(), rate),
+            visitors: Visitors::new(http, grpc, rate, over),
+        }
+    }
+
+    /// When it was answered; one that stays, when it got the first of its answer.
+    ///
+    /// # Errors
+    ///
+    /// Why it failed, for the client's row in the table.
+    pub async fn send(&self, task: Task) -> Result<Instant, Failure> {
+        match task {
+            Task::Ask(ask) => self.clients.send(ask).await,
+            Task::Visit(visit) => self.visitors.send(visit).await,
+        }
+    }
+}
+
+impl Ask {
     /// A request of a mostly idle client, and how long after it the next one is due.
     pub fn idle(random: &mut Rng) -> (Self, Duration) {
         let pause = Duration::from_millis(random.u64(1_000..=5_000));
@@ -117,14 +204,14 @@ impl Ask {
     }
 }
 
-/// So many that each idles about 0.6 s between two requests: 40 % of the rate, times 0.6 s.
+/// So many that each idles about 0.6 s between two requests: 36 % of the rate, times 0.6 s.
 pub fn keep_alive_connections(rate: u32) -> usize {
-    at_least_two(rate * 24 / 100)
+    at_least_two(rate * 216 / 1_000)
 }
 
-/// 5 % of the rate, times 1.75 s for an answer and 0.75 s of idling.
+/// 4.5 % of the rate, times 1.75 s for an answer and 0.75 s of idling.
 pub fn slow_connections(rate: u32) -> usize {
-    at_least_two(rate * 125 / 1_000)
+    at_least_two(rate * 1125 / 10_000)
 }
 
 /// Few and long-lived, as HTTP/2 clients have them.

@@ -13,48 +13,84 @@ use crate::cli::ReplicaArgs;
 
 /// The name all replicas register under.
 pub const SERVICE: &str = "demo";
+/// And that of their port for gRPC.
+pub const GRPC_SERVICE: &str = "demo-grpc";
+
+/// Where a replica listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    pub http: SocketAddr,
+    pub grpc: SocketAddr,
+}
 
 /// What a call to the registry may take.
 const CALL: Duration = Duration::from_secs(2);
 
 type Entry = Box<dyn prestop::registry::Registration>;
 
+/// The entries of both ports.
+pub struct Registration([Kept; 2]);
+
 /// An entry and the heartbeat that keeps it alive.
-pub struct Registration {
+struct Kept {
     leave: oneshot::Sender<()>,
     heart: JoinHandle<Entry>,
 }
 
-/// What a replica registers with, and as what.
+/// What a replica registers with, and as what: one for each port.
 ///
 /// # Errors
 ///
 /// When the adapter can't be made.
-pub fn membership(
+pub fn memberships(
     args: &ReplicaArgs,
-    address: SocketAddr,
-) -> Result<(Box<dyn Registry>, Instance), String> {
-    let registry = args
-        .registry_kind
-        .adapter(
-            args.registry,
-            Duration::from_millis(args.ttl_ms),
-            // How old the gateway's view may be.
-            Duration::from_millis(args.visibility_ms),
-        )
-        .map_err(|error| format!("using the registry: {error}"))?;
-    let instance = Instance::new(SERVICE, address).with_id(&args.id);
-    Ok((registry, instance))
+    addresses: Addresses,
+) -> Result<[(Box<dyn Registry>, Instance); 2], String> {
+    let adapter = || {
+        args.registry_kind
+            .adapter(
+                args.registry,
+                Duration::from_millis(args.ttl_ms),
+                // How old the gateway's view may be.
+                Duration::from_millis(args.visibility_ms),
+            )
+            .map_err(|error| format!("using the registry: {error}"))
+    };
+    let http = Instance::new(SERVICE, addresses.http).with_id(&args.id);
+    // Not every registry has ids by service.
+    let grpc = Instance::new(GRPC_SERVICE, addresses.grpc).with_id(format!("{}-grpc", args.id));
+    Ok([(adapter()?, http), (adapter()?, grpc)])
 }
 
 impl Registration {
-    /// Registers `address` and starts the heartbeat.
+    /// Registers both ports and starts the heartbeats.
     ///
     /// # Errors
     ///
-    /// When the registry does not take it.
-    pub async fn register(args: &ReplicaArgs, address: SocketAddr) -> Result<Self, String> {
-        let (registry, instance) = membership(args, address)?;
+    /// When the registry does not take one.
+    pub async fn register(args: &ReplicaArgs, addresses: Addresses) -> Result<Self, String> {
+        let [http, grpc] = memberships(args, addresses)?;
+        Ok(Self([
+            Kept::register(http).await?,
+            Kept::register(grpc).await?,
+        ]))
+    }
+
+    /// Stops the heartbeats, waits until they have stopped (one under way would bring its entry back), and removes the
+    /// entries.
+    ///
+    /// # Errors
+    ///
+    /// When the registry does not answer as it should. An entry that is gone already is what was wanted.
+    pub async fn leave(self) -> Result<(), String> {
+        let [http, grpc] = self.0;
+        let (http, grpc) = tokio::join!(http.leave(), grpc.leave());
+        http.and(grpc)
+    }
+}
+
+impl Kept {
+    async fn register((registry, instance): (Box<dyn Registry>, Instance)) -> Result<Self, String> {
         let entry = register(&*registry, &instance)
             .await
             .map_err(|error| format!("registering: {error}"))?;
@@ -63,13 +99,7 @@ impl Registration {
         Ok(Self { leave, heart })
     }
 
-    /// Stops the heartbeat, waits until it has stopped (one under way would bring the entry back), and removes the
-    /// entry.
-    ///
-    /// # Errors
-    ///
-    /// When the registry does not answer as it should. An entry that is gone already is what was wanted.
-    pub async fn leave(self) -> Result<(), String> {
+    async fn leave(self) -> Result<(), String> {
         // It ends only for this.
         let _ = self.leave.send(());
         let mut entry = self

@@ -1,5 +1,6 @@
 //! A replica: the service in a process of its own, stopped in one of four ways.
 
+use std::future::IntoFuture;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
@@ -10,9 +11,13 @@ use axum::serve::{Listener, ListenerExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 use crate::cli::{ReplicaArgs, Strategy};
-use crate::registration::Registration;
+use crate::grpc::Demo;
+use crate::registration::{Addresses, Registration};
 use crate::replica_prestop::prestop;
 use crate::service::app;
 
@@ -52,31 +57,53 @@ fn failed(args: &ReplicaArgs, error: &str) -> ExitCode {
 }
 
 async fn run(args: &ReplicaArgs) -> Result<ExitCode, String> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .await
-        .map_err(|error| format!("binding a port on 127.0.0.1: {error}"))?;
-    let address = listener
-        .local_addr()
-        .map_err(|error| format!("asking for the port: {error}"))?;
+    let ports = Ports {
+        http: bind().await?,
+        grpc: bind().await?,
+    };
     match args.strategy {
-        Strategy::Kill | Strategy::Exit | Strategy::None => {
-            without_handler(args, listener, address).await
-        }
-        Strategy::Axum | Strategy::AxumSleep => axum_graceful(args, listener, address).await,
+        Strategy::Kill | Strategy::Exit | Strategy::None => without_handler(args, ports).await,
+        Strategy::Axum | Strategy::AxumSleep => axum_graceful(args, ports).await,
         Strategy::Prestop | Strategy::PrestopAxum | Strategy::Hooked(_) => {
-            prestop(args, listener, address).await
+            prestop(args, ports).await
         }
     }
 }
 
-/// Tells the harness where this replica listens, and where it answers an `httpGet` hook. Whoever reads it may send SIGTERM from then on, so the handler, if
-/// there is to be one, must be installed before.
-pub fn announce(address: SocketAddr, hook: Option<SocketAddr>) -> Result<(), String> {
+/// The two listeners of a replica.
+pub struct Ports {
+    pub http: TcpListener,
+    pub grpc: TcpListener,
+}
+
+impl Ports {
+    pub fn addresses(&self) -> Result<Addresses, String> {
+        let about = |error| format!("asking for the port: {error}");
+        Ok(Addresses {
+            http: self.http.local_addr().map_err(about)?,
+            grpc: self.grpc.local_addr().map_err(about)?,
+        })
+    }
+}
+
+async fn bind() -> Result<TcpListener, String> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .map_err(|error| format!("binding a port on 127.0.0.1: {error}"))
+}
+
+/// Tells the harness where this replica listens, and where it answers an `httpGet` hook. Whoever reads it may send
+/// SIGTERM from then on, so the handler, if there is to be one, must be installed before.
+pub fn announce(addresses: Addresses, hook: Option<SocketAddr>) -> Result<(), String> {
     let hook = hook.map_or_else(String::new, |hook| format!(" {hook}"));
     let mut stdout = io::stdout();
-    writeln!(stdout, "listening {address}{hook}")
-        .and_then(|()| stdout.flush())
-        .map_err(|error| format!("telling the harness the address: {error}"))
+    writeln!(
+        stdout,
+        "listening {} {}{hook}",
+        addresses.http, addresses.grpc
+    )
+    .and_then(|()| stdout.flush())
+    .map_err(|error| format!("telling the harness the address: {error}"))
 }
 
 /// axum leaves Nagle's algorithm on, which adds 40 ms to many HTTP/2 answers. Off in every replica, so that the latency
@@ -89,31 +116,42 @@ pub fn without_nagle(listener: TcpListener) -> impl Listener<Io = TcpStream, Add
 }
 
 /// No signal handler at all: SIGTERM ends the process as SIGKILL does, without a farewell to anybody.
-async fn without_handler(
-    args: &ReplicaArgs,
-    listener: TcpListener,
-    address: SocketAddr,
+async fn without_handler(args: &ReplicaArgs, ports: Ports) -> Result<ExitCode, String> {
+    let addresses = ports.addresses()?;
+    announce(addresses, None)?;
+    let _registration = Registration::register(args, addresses).await?;
+    let grpc = Server::builder().add_service(Demo);
+    let serving = async {
+        let grpc = grpc.serve_with_incoming(incoming(ports.grpc));
+        let web = axum::serve(without_nagle(ports.http), app());
+        tokio::join!(web.into_future(), grpc)
+    };
+    served(serving.await)
+}
+
+/// tonic's own, without Nagle's algorithm like axum's.
+fn incoming(listener: TcpListener) -> TcpIncoming {
+    TcpIncoming::from(listener).with_nodelay(Some(true))
+}
+
+fn served(
+    (web, grpc): (io::Result<()>, Result<(), tonic::transport::Error>),
 ) -> Result<ExitCode, String> {
-    announce(address, None)?;
-    let _registration = Registration::register(args, address).await?;
-    axum::serve(without_nagle(listener), app())
-        .await
-        .map_err(|error| format!("serving: {error}"))?;
+    web.map_err(|error| format!("serving HTTP: {error}"))?;
+    grpc.map_err(|error| format!("serving gRPC: {error}"))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// What most services do. To be fair it also leaves the registry, the moment SIGTERM arrives and while it drains:
 /// sooner is not possible, and later would only lose more.
-async fn axum_graceful(
-    args: &ReplicaArgs,
-    listener: TcpListener,
-    address: SocketAddr,
-) -> Result<ExitCode, String> {
+async fn axum_graceful(args: &ReplicaArgs, ports: Ports) -> Result<ExitCode, String> {
     let mut sigterm = signal(SignalKind::terminate())
         .map_err(|error| format!("installing the SIGTERM handler: {error}"))?;
-    announce(address, None)?;
-    let registration = Registration::register(args, address).await?;
+    let addresses = ports.addresses()?;
+    announce(addresses, None)?;
+    let registration = Registration::register(args, addresses).await?;
     let (leave, left) = tokio::sync::oneshot::channel();
+    let stop = CancellationToken::new();
     let leaving = async move {
         // An error means that serving failed before any SIGTERM; then the entry has to go all the same.
         let _ = left.await;
@@ -123,13 +161,18 @@ async fn axum_graceful(
         Strategy::AxumSleep => PRE_STOP_SLEEP,
         _ => Duration::ZERO,
     };
-    let serving = axum::serve(without_nagle(listener), app()).with_graceful_shutdown(async move {
+    let told = async {
         sigterm.recv().await;
         let _ = leave.send(());
         sleep(longer).await;
-    });
-    let (served, left) = tokio::join!(serving, leaving);
-    served.map_err(|error| format!("serving: {error}"))?;
+        stop.cancel();
+    };
+    let web = axum::serve(without_nagle(ports.http), app())
+        .with_graceful_shutdown(stop.clone().cancelled_owned());
+    let grpc = Server::builder()
+        .add_service(Demo)
+        .serve_with_incoming_shutdown(incoming(ports.grpc), stop.cancelled());
+    let ((), web, grpc, left) = tokio::join!(told, web.into_future(), grpc, leaving);
     left?;
-    Ok(ExitCode::SUCCESS)
+    served((web, grpc))
 }

@@ -1,26 +1,27 @@
 //! The replica that stops with `prestop`: what a service has to do for it, and nothing else.
 
-use std::net::SocketAddr;
+use std::future::IntoFuture;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use prestop::{HookSocket, HookToken, ShutdownCoordinator};
+use prestop::{HookSocket, HookToken, ShutdownCoordinator, serve};
 use tokio::net::TcpListener;
+use tonic::transport::Server;
 
 use crate::cli::{Hook, ReplicaArgs, Strategy};
+use crate::grpc::Demo;
 use crate::kubelet::{SLEEP, TOKEN};
-use crate::registration::membership;
-use crate::replica::announce;
+use crate::registration::memberships;
+use crate::replica::{Ports, announce};
 use crate::service::app;
 
-pub async fn prestop(
-    args: &ReplicaArgs,
-    listener: TcpListener,
-    address: SocketAddr,
-) -> Result<ExitCode, String> {
-    let (registry, instance) = membership(args, address)?;
+pub async fn prestop(args: &ReplicaArgs, ports: Ports) -> Result<ExitCode, String> {
+    let addresses = ports.addresses()?;
     // The grace period is in TERMINATION_GRACE_PERIOD_SECONDS.
-    let mut builder = ShutdownCoordinator::builder().registry(registry, instance);
+    let mut builder = ShutdownCoordinator::builder();
+    for (registry, instance) in memberships(args, addresses)? {
+        builder = builder.registry(registry, instance);
+    }
     if let Some(ms) = args.linger_ms {
         builder = builder.linger(Duration::from_millis(ms));
     }
@@ -41,15 +42,24 @@ pub async fn prestop(
     let c = builder
         .build()
         .map_err(|error| format!("building the coordinator: {error}"))?;
-    announce(address, hook_address)?;
+    let h = c.handle();
+    announce(addresses, hook_address)?;
+    let grpc = Server::builder()
+        .layer(c.layer())
+        .add_service(Demo)
+        .serve_with_incoming_shutdown(c.incoming(ports.grpc), h.draining());
     let report = match args.strategy {
         Strategy::PrestopAxum => {
             let app = app().layer(c.layer());
-            let server = axum::serve(c.listener(listener), app)
-                .with_graceful_shutdown(c.handle().draining());
-            c.run(server).await
+            let web = axum::serve(c.listener(ports.http), app).with_graceful_shutdown(h.draining());
+            c.run(async { tokio::join!(web.into_future(), grpc).1 })
+                .await
         }
-        _ => c.serve(listener, app()).await,
+        _ => {
+            let web = serve(&h, ports.http, app());
+            c.run(async { tokio::join!(web.into_future(), grpc).1 })
+                .await
+        }
     };
     report.map_err(|error| format!("serving: {error}"))?.exit()
 }

@@ -1,15 +1,19 @@
-//! The service whose replicas are replaced. It knows nothing of how it is stopped.
+//! The service whose replicas are replaced. It knows nothing of how it is stopped; only the WebSocket and the gRPC stream
+//! ask when to end, where somebody can say it.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Query;
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::http::header::CONTENT_LENGTH;
 use axum::response::Response;
+use axum::response::sse::{Event, Sse};
 use axum::routing::get;
-use futures::{StreamExt, stream};
+use axum::{Extension, Router};
+use futures::{Stream, StreamExt, stream};
+use prestop::StopSignal;
 use serde::Deserialize;
 use tokio::time::sleep;
 
@@ -18,6 +22,7 @@ const SLOW: &str = "a small answer, after a while\n";
 const CHUNK: &[u8] = &[b'.'; 1024];
 const CHUNKS: usize = 20;
 const CHUNK_EVERY: Duration = Duration::from_millis(100);
+const EVENT_EVERY: Duration = Duration::from_millis(100);
 
 /// Lengths of complete answers.
 pub const FAST_BYTES: usize = FAST.len();
@@ -29,6 +34,8 @@ pub fn app() -> Router {
         .route("/fast", get(|| async { FAST }))
         .route("/slow", get(slow))
         .route("/stream", get(stream_for_two_seconds))
+        .route("/events", get(events))
+        .route("/echo", get(echo))
         .route("/readyz", get(|| async { "ready\n" }))
 }
 
@@ -60,4 +67,40 @@ async fn stream_for_two_seconds(Query(streamed): Query<Streamed>) -> Response {
             .insert(CONTENT_LENGTH, STREAM_BYTES.into());
     }
     response
+}
+
+/// Events without an end. prestop ends them between two, by what they are.
+async fn events() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    Sse::new(stream::iter(0_u64..).then(|number| async move {
+        if number > 0 {
+            sleep(EVENT_EVERY).await;
+        }
+        Ok(Event::default().data(number.to_string()))
+    }))
+}
+
+async fn echo(stop: Option<Extension<StopSignal>>, upgrade: WebSocketUpgrade) -> Response {
+    upgrade.on_upgrade(async move |mut socket: WebSocket| match stop {
+        Some(Extension(stop)) => {
+            let mut socket = stop.websocket(socket);
+            while let Some(Ok(message)) = socket.recv().await {
+                if is_said(&message) && socket.send(message).await.is_err() {
+                    break;
+                }
+            }
+        }
+        // Without prestop nobody says when to end.
+        None => {
+            while let Some(Ok(message)) = socket.recv().await {
+                if is_said(&message) && socket.send(message).await.is_err() {
+                    break;
+                }
+            }
+        }
+    })
+}
+
+/// Close and Ping are answered by the socket itself.
+const fn is_said(message: &Message) -> bool {
+    matches!(message, Message::Text(_) | Message::Binary(_))
 }

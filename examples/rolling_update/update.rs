@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::Strategy;
+use crate::client::{Clients, Target};
 use crate::fleet::{Fleet, Name, Stop, Surroundings, TTL};
 use crate::gateway::{Gateway, LAG, Route};
 use crate::kubelet::Hooked;
 use crate::load::Load;
-use crate::mix::Kind;
+use crate::mix::{Everyone, Kind};
 use crate::progress::{Progress, counts};
-use crate::registration::SERVICE;
+use crate::registration::{GRPC_SERVICE, SERVICE};
 use crate::registry::{RegistryKind, Running};
 use crate::tally::Row;
 
@@ -39,6 +41,18 @@ pub struct Plan {
     pub seed: u64,
 }
 
+/// The gateway's two ports.
+pub struct Gateways {
+    pub http: Gateway,
+    pub grpc: Gateway,
+}
+
+/// The same, at work.
+struct Routes {
+    http: Route,
+    grpc: Route,
+}
+
 /// What came of it.
 pub struct Outcome {
     pub strategy: Strategy,
@@ -56,18 +70,27 @@ pub struct Outcome {
 pub async fn rolling_update(
     strategy: Strategy,
     plan: &Plan,
-    gateway: &Gateway,
+    gateways: &Gateways,
     fleet: &mut Fleet,
 ) -> Result<Outcome, String> {
     let progress = Progress::new();
-    let registry = Running::start(plan.registry, SERVICE).await?;
-    let route = gateway.route(registry.source());
+    let registry = Running::start(plan.registry, &[SERVICE, GRPC_SERVICE]).await?;
+    let routes = Routes {
+        http: gateways.http.route(registry.source(SERVICE)),
+        grpc: gateways.grpc.route(registry.source(GRPC_SERVICE)),
+    };
+    let target = |gateway: &Gateway, route: &Route| Target {
+        gateway: gateway.address(),
+        refused: route.refused(),
+    };
+    let http = target(&gateways.http, &routes.http);
+    let grpc = target(&gateways.grpc, &routes.grpc);
 
     let around = Surroundings {
         strategy,
         kind: plan.registry,
         registry: registry.at(),
-        visibility: gateway.visibility() + plan.registry.lag(),
+        visibility: gateways.http.visibility() + plan.registry.lag(),
         linger_ms: plan.linger_ms,
     };
     let mut first = Vec::new();
@@ -75,19 +98,24 @@ pub async fn rolling_update(
         first.push(fleet.start(around).await?);
     }
     for name in &first {
-        in_view(&route, name).await?;
+        in_view(&routes, name).await?;
     }
     progress.event("all replicas serve, the load starts");
 
     let (load, kinds) = match plan.idle {
-        None => (
-            Load::start(gateway.address(), route.refused(), plan.rate, plan.seed),
-            &Kind::MIX[..],
-        ),
-        Some(clients) => (
-            Load::start_idle(gateway.address(), route.refused(), clients, plan.seed),
-            &[Kind::Idle][..],
-        ),
+        None => {
+            let over = CancellationToken::new();
+            let everyone = Everyone::new(http, grpc, plan.rate, over.clone());
+            let load = Load::start(everyone, plan.rate, plan.seed, over);
+            (load, &Kind::MIX[..])
+        }
+        Some(clients) => {
+            let wire = Clients::new(http, 0);
+            (
+                Load::start_idle(wire, clients, plan.seed),
+                &[Kind::Idle][..],
+            )
+        }
     };
     let end_of_load = Instant::now() + plan.load;
     let update = async {
@@ -100,7 +128,7 @@ pub async fn rolling_update(
             | Strategy::Prestop
             | Strategy::PrestopAxum
             | Strategy::Hooked(_) => {
-                replace_all(plan, around, fleet, &route, &load, &progress).await?
+                replace_all(plan, around, fleet, &routes, &load, &progress).await?
             }
             Strategy::None => {
                 load.tally().set_updating(true);
@@ -131,7 +159,7 @@ pub async fn rolling_update(
         ));
     }
     let gone = stops.iter().filter_map(|stop| {
-        let gone_at = registry.gone_at(stop.name.address)?;
+        let gone_at = registry.gone_at(stop.name.addresses.http)?;
         Some(gone_at.saturating_duration_since(stop.began))
     });
     let unseen = gone.collect();
@@ -151,7 +179,7 @@ async fn replace_all(
     plan: &Plan,
     around: Surroundings,
     fleet: &mut Fleet,
-    route: &Route,
+    routes: &Routes,
     load: &Load,
     progress: &Progress,
 ) -> Result<Vec<Stop>, String> {
@@ -160,7 +188,7 @@ async fn replace_all(
     for _ in 0..plan.stops {
         let began = Instant::now();
         let new = fleet.start(around).await?;
-        in_view(route, &new).await?;
+        in_view(routes, &new).await?;
         progress.event(&format!(
             "{new} started and in the gateway's view after {:.1} s",
             began.elapsed().as_secs_f64()
@@ -179,9 +207,9 @@ async fn replace_all(
     Ok(stops)
 }
 
-async fn in_view(route: &Route, name: &Name) -> Result<(), String> {
+async fn in_view(routes: &Routes, name: &Name) -> Result<(), String> {
     let seen = async {
-        while !route.sees(name.address) {
+        while !routes.http.sees(name.addresses.http) || !routes.grpc.sees(name.addresses.grpc) {
             sleep(Duration::from_millis(20)).await;
         }
     };

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body_util::Empty;
+use http_body_util::{Empty, Full};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use socket2::SockRef;
@@ -16,6 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 pub type NoBody = Empty<Bytes>;
+/// Of a gRPC call; an empty one is no body.
+pub type Payload = Full<Bytes>;
 
 /// An HTTP/1.1 connection that carries no request at the moment.
 pub struct Http1 {
@@ -63,7 +65,7 @@ impl Http1 {
 /// An HTTP/2 connection, shared by the requests on it.
 #[derive(Clone)]
 pub struct Http2 {
-    pub sender: http2::SendRequest<NoBody>,
+    pub sender: http2::SendRequest<Payload>,
     pub local: SocketAddr,
 }
 

@@ -21,9 +21,11 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::call::call;
 use crate::cli::Strategy;
+use crate::client::{Clients, Target};
 use crate::gateway::{Gateway, Route};
 use crate::load::Load;
 use crate::mix::Kind;
@@ -203,7 +205,12 @@ async fn measure(
     };
     let mut replicas = vec![fresh().await?, fresh().await?];
     progress.event("both replicas serve, the load starts");
-    let load = Load::start(gateway.address(), route.refused(), cli.rate, cli.seed);
+    let target = Target {
+        gateway: gateway.address(),
+        refused: route.refused(),
+    };
+    let clients = Clients::new(target, cli.rate);
+    let load = Load::start(clients, cli.rate, cli.seed, CancellationToken::new());
     load.tally().set_updating(true);
     sleep(Duration::from_secs(2)).await;
     let mut stops = Vec::new();

@@ -1,8 +1,12 @@
 //! Which requests are sent: the mix of `rolling_update` without HTTP/2, which neither nginx (without TLS) nor the JDK's
 //! server speaks.
 
+use std::time::Duration;
+
 use fastrand::Rng;
 
+use crate::client::Clients;
+use crate::load::REQUEST_LIMIT;
 use crate::service::{FAST_BYTES, SLOW_BYTES, STREAM_BYTES};
 
 /// A kind of client: one row of the table.
@@ -52,7 +56,19 @@ pub struct Ask {
     pub bytes: usize,
 }
 
+/// Nobody here stays for longer than an answer takes.
+pub type Task = Ask;
+pub type Everyone = Clients;
+
 impl Ask {
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub const fn limit(&self) -> Duration {
+        REQUEST_LIMIT
+    }
+
     /// The next request of the mix. The same seed gives the same requests to every recipe.
     pub fn draw(random: &mut Rng) -> Self {
         let fast = |kind, via| Self {

@@ -12,6 +12,7 @@ use crate::handle::ShutdownHandle;
 use crate::phase::Phase;
 use crate::reason::Reason;
 use crate::report::{LeaveOutcome, Outcome, RegistryReport, Stage};
+use crate::roster::{Straggler, WorkKind};
 use crate::state::{Haste, Signal, State, Stop};
 
 use super::hooks::{Hooks, pre_stop, run_hook, skip_hook, until};
@@ -20,6 +21,9 @@ use super::registration::{Left, Member, Membership};
 /// What an `on_started` hook gets that has no limit of its own: long enough to warm a cache, short enough that a
 /// rollout which can't succeed is seen to fail.
 const ON_STARTED: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether exempt connections are all that a stock server waits for.
+const EXEMPT_ALONE: Duration = Duration::from_millis(10);
 
 /// How often a drain that lasts says what it waits for.
 const SAY_EVERY: Duration = Duration::from_secs(5);
@@ -293,6 +297,23 @@ impl Sequence {
             }
             () = until(state, time_is_up) => self.force_close().await,
             () = self.say_what_is_left() => {}
+            () = self.cut_exempt_work() => {}
+        }
+    }
+
+    /// A stock server waits for its connections, and the drain for the server: connections on which all that goes on
+    /// is exempt are cut when they are all that it can still be waiting for (S11). The main future goes on, and ends.
+    async fn cut_exempt_work(&self) {
+        let state = self.state();
+        let mut holdback = state.holdback.subscribe();
+        loop {
+            // The sender lives as long as the state.
+            let _ = holdback.wait_for(|held| held.exempt > 0).await;
+            let is_main = |left: &Straggler| left.kind == WorkKind::Main;
+            if state.in_flight.count() <= 1 && state.roster.stragglers().iter().all(is_main) {
+                state.peers.cut_exempt();
+            }
+            tokio::time::sleep(EXEMPT_ALONE).await;
         }
     }
 

@@ -6,6 +6,9 @@ pub mod design {}
 #[doc = include_str!("connections.md")]
 pub mod connections {}
 
+#[doc = include_str!("grpc.md")]
+pub mod grpc {}
+
 #[doc = include_str!("kubernetes.md")]
 pub mod kubernetes {}
 

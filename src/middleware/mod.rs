@@ -18,9 +18,10 @@ use tower::{Layer, Service};
 
 use crate::error::BoxError;
 use crate::handle::{Guard, ShutdownHandle};
+use crate::peers::Peer;
 use crate::phase::Phase;
 use crate::request::{
-    ConnectionInfo, Ending, Exempt, Head, Ticket, TrackedBody, has_no_body, is_refused,
+    ConnectionInfo, Ending, Exempt, Head, Ticket, TrackedBody, has_no_body, is_exempt, is_refused,
     leaves_http, say_close,
 };
 use crate::roster::{Straggler, Work, WorkKind};
@@ -115,11 +116,7 @@ where
 
     fn call(&mut self, mut request: Request<A>) -> Self::Future {
         let head = Head::of(&request);
-        let exempt = self
-            .layer
-            .exempt
-            .as_ref()
-            .is_some_and(|is_exempt| is_exempt(head));
+        let exempt = is_exempt(self.layer.exempt.as_ref(), head);
         let (version, method) = (request.version(), request.method().clone());
         let handle = &self.layer.handle;
         let extensions = request.extensions();
@@ -132,13 +129,15 @@ where
             }
             (None, Some(by_outer_layer)) => {
                 if exempt {
-                    by_outer_layer.release();
+                    by_outer_layer.exempt();
                 }
                 Some(LayerTicket::counted_elsewhere())
             }
-            (None, None) if exempt => Some(LayerTicket::counted_elsewhere()),
+            (None, None) if exempt => Some(LayerTicket::exempt(By::find(handle, &request, true))),
             (None, None) if is_refused(handle.state()) => None,
-            (None, None) => LayerTicket::count(handle, head.route()),
+            (None, None) => {
+                LayerTicket::count(handle, head.route(), By::find(handle, &request, false))
+            }
         };
         if let Some(Counted { held, .. }) = ticket.as_ref().and_then(|t| t.counted.as_ref()) {
             let held = held.clone();
@@ -244,10 +243,55 @@ where
     }
 }
 
+/// The connection that a request came by, for servers that say so (tonic on `coordinator.incoming`): it must know which
+/// of its requests are exempt.
+struct By {
+    connection: Arc<dyn Peer>,
+    exempt: bool,
+}
+
+impl By {
+    #[cfg(feature = "tonic")]
+    fn find<B>(handle: &ShutdownHandle, request: &Request<B>, exempt: bool) -> Option<Self> {
+        let info: &tonic::transport::server::TcpConnectInfo = request.extensions().get()?;
+        let pair = info.local_addr().zip(info.remote_addr())?;
+        let connection = handle.state().peers.find(&pair)?;
+        connection.clone().request_began(exempt);
+        Some(Self { connection, exempt })
+    }
+
+    #[cfg(not(feature = "tonic"))]
+    const fn find<B>(_: &ShutdownHandle, _: &Request<B>, _: bool) -> Option<Self> {
+        None
+    }
+
+    fn exempt(&mut self) {
+        if !std::mem::replace(&mut self.exempt, true) {
+            self.connection.clone().request_became_exempt();
+        }
+    }
+}
+
+impl fmt::Debug for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("By")
+            .field("exempt", &self.exempt)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for By {
+    fn drop(&mut self) {
+        self.connection.clone().request_ended(self.exempt);
+    }
+}
+
 /// Keeps one request in flight that came through a [`DrainLayer`].
 #[derive(Debug)]
 pub struct LayerTicket {
     counted: Option<Counted>,
+    /// Of an exempt request; dropped with it.
+    _exempt: Option<By>,
     answered: bool,
 }
 
@@ -260,25 +304,44 @@ struct Counted {
 /// What holds the drain open for a request, and its mark for layers further in: they count nothing twice, and may
 /// know that it is exempt. A copy that outlives the request holds nothing.
 #[derive(Clone, Debug)]
-struct Held(Arc<Mutex<Option<Guard>>>);
+struct Held(Arc<Mutex<Holds>>);
+
+#[derive(Debug, Default)]
+struct Holds {
+    guard: Option<Guard>,
+    by: Option<By>,
+}
 
 impl Held {
     fn release(&self) {
-        let guard = lock(&self.0).take();
+        let holds = std::mem::take(&mut *lock(&self.0));
+        drop(holds);
+    }
+
+    fn exempt(&self) {
+        let mut holds = lock(&self.0);
+        let guard = holds.guard.take();
+        holds.by.iter_mut().for_each(By::exempt);
+        drop(holds);
         drop(guard);
     }
 }
 
 impl LayerTicket {
     const fn counted_elsewhere() -> Self {
+        Self::exempt(None)
+    }
+
+    const fn exempt(by: Option<By>) -> Self {
         Self {
             counted: None,
+            _exempt: by,
             answered: false,
         }
     }
 
     /// `None` once the drain is over.
-    fn count(handle: &ShutdownHandle, route: String) -> Option<Self> {
+    fn count(handle: &ShutdownHandle, route: String, by: Option<By>) -> Option<Self> {
         let work = RequestWork {
             route,
             since: Instant::now(),
@@ -287,9 +350,13 @@ impl LayerTicket {
         handle.state().tally.started();
         Some(Self {
             counted: Some(Counted {
-                held: Held(Arc::new(Mutex::new(Some(guard)))),
+                held: Held(Arc::new(Mutex::new(Holds {
+                    guard: Some(guard),
+                    by,
+                }))),
                 handle: handle.clone(),
             }),
+            _exempt: None,
             answered: false,
         })
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::phase::Phase;
+use crate::state::Readiness;
 
 /// What the kubelet asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,13 +28,10 @@ impl Probe {
         Self::ALL.into_iter().find(|probe| probe.path() == path)
     }
 
-    pub(super) const fn is_ok(self, phase: Phase, keep_serving: bool) -> bool {
+    pub(super) const fn is_ok(self, phase: Phase, readiness: Readiness) -> bool {
         match self {
             Self::Live => true,
-            Self::Ready => {
-                phase.is_ready()
-                    || (keep_serving && matches!(phase, Phase::PreStop | Phase::LameDuck))
-            }
+            Self::Ready => readiness.passes(phase),
             Self::Startup => phase.is_started(),
         }
     }
@@ -74,14 +72,17 @@ mod tests {
     /// The table of `Phase`, column by column.
     #[test]
     fn each_phase_has_its_answers() {
-        let row = |phase, keep| Probe::ALL.map(|probe| probe.is_ok(phase, keep));
-        assert_eq!(row(Phase::Starting, false), [true, false, false]);
-        assert_eq!(row(Phase::Ready, false), [true, true, true]);
+        use Readiness::{FailWhenStopping, KeepServing};
+        let row = |phase, readiness| Probe::ALL.map(|probe| probe.is_ok(phase, readiness));
+        for readiness in [FailWhenStopping, KeepServing] {
+            assert_eq!(row(Phase::Starting, readiness), [true, false, false]);
+            assert_eq!(row(Phase::Ready, readiness), [true, true, true]);
+        }
         for phase in Phase::ALL.into_iter().filter(|p| p.is_stopping()) {
-            assert_eq!(row(phase, false), [true, false, true], "{phase}");
+            assert_eq!(row(phase, FailWhenStopping), [true, false, true], "{phase}");
             let still_serving = phase < Phase::Draining;
             assert_eq!(
-                row(phase, true),
+                row(phase, KeepServing),
                 [true, still_serving, true],
                 "{phase}, keep serving"
             );

@@ -18,7 +18,6 @@ use http_body_util::Full;
 use tower::Service;
 
 use crate::handle::ShutdownHandle;
-use crate::state::Readiness;
 
 use check::Probe;
 pub(crate) use listener::listen;
@@ -83,8 +82,7 @@ impl Probes {
             return response;
         }
         let phase = self.handle.phase();
-        let keep_serving = self.handle.state().settings.readiness == Readiness::KeepServing;
-        let ok = probe.is_ok(phase, keep_serving);
+        let ok = probe.is_ok(phase, self.handle.state().settings.readiness);
         let status = if ok {
             StatusCode::OK
         } else {

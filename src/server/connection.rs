@@ -270,6 +270,22 @@ impl Connection {
         }
     }
 
+    /// It does not hold the drain open any more, for who knows better than it what it does.
+    #[cfg(feature = "tonic")]
+    pub(super) fn release(&self) {
+        let guard = lock(&self.inner).guard.take();
+        drop(guard);
+    }
+
+    /// It does again. When the drain is over it is about to be cut.
+    #[cfg(feature = "tonic")]
+    pub(super) fn hold(&self) {
+        let mut inner = lock(&self.inner);
+        if inner.guard.is_none() && !inner.closed {
+            inner.guard = self.handle.state().in_flight.enter().ok();
+        }
+    }
+
     /// The client has said so much.
     pub(super) fn heard(&self, bytes: &[u8], is_http2: bool) {
         let mut inner = lock(&self.inner);

@@ -9,6 +9,8 @@ mod held;
 mod linger;
 mod listener;
 mod observed;
+#[cfg(feature = "tonic")]
+mod peer;
 mod serve_connection;
 mod stock;
 mod ticket;

@@ -19,7 +19,8 @@ use tower::util::Oneshot;
 use crate::handle::ShutdownHandle;
 use crate::phase::Phase;
 use crate::request::{
-    ConnectionInfo, Ending, Exempt, Head, has_no_body, is_refused, leaves_http, say_close,
+    ConnectionInfo, Ending, Exempt, Head, has_no_body, is_exempt, is_refused, leaves_http,
+    say_close,
 };
 use crate::rotation::{asked_at, is_asked, is_late};
 use crate::state::Signal;
@@ -236,11 +237,7 @@ impl<S: HttpService> hyper::service::Service<Request<Incoming>> for Counting<S> 
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let head = Head::of(&request);
-        let exempt = self
-            .options
-            .exempt
-            .as_ref()
-            .is_some_and(|is_exempt| is_exempt(head));
+        let exempt = is_exempt(self.options.exempt.as_ref(), head);
         let (version, method) = (request.version(), request.method().clone());
         if !exempt && is_refused(self.handle.state()) {
             let grpc = is_grpc(head.headers);

@@ -21,6 +21,8 @@ use super::connection::Connection;
 use super::frames::Http2Seen;
 use super::held::Held;
 use super::observed::Observed;
+#[cfg(feature = "tonic")]
+use super::peer::StockPeer;
 use super::transport::Transport;
 
 /// A TCP listener whose connections the coordinator counts, sweeps and can cut; for a server that accepts by itself.
@@ -88,6 +90,9 @@ pub struct DrainStream {
     /// When the client is given up, if it says nothing.
     gives_up: Option<Pin<Box<Sleep>>>,
     given_up: bool,
+    /// Where requests know by which connection they came.
+    #[cfg(feature = "tonic")]
+    _peer: Option<StockPeer>,
     _held: Held,
 }
 
@@ -99,6 +104,8 @@ impl DrainStream {
             http2: Some(Box::new(Http2Seen::new())),
             gives_up: None,
             given_up: false,
+            #[cfg(feature = "tonic")]
+            _peer: None,
             _held: held,
         }
     }
@@ -283,7 +290,12 @@ impl DrainIncoming {
     pub fn new(handle: &ShutdownHandle, listener: TcpListener) -> Self {
         let listener = DrainListener::new(handle, listener);
         let connections = futures::stream::unfold(listener, |mut listener| async move {
-            listener.next().await.map(|stream| (Ok(stream), listener))
+            let mut stream = listener.next().await?;
+            let local = stream.io.get_ref().get_ref().local_addr().ok();
+            let pair = local.zip(stream.peer());
+            let connection = stream.connection.clone();
+            stream._peer = pair.map(|pair| StockPeer::enter(&listener.handle, pair, connection));
+            Some((Ok(stream), listener))
         });
         Self(Box::pin(connections))
     }

@@ -112,6 +112,12 @@ impl Server {
         .await;
     }
 
+    /// Begins the stop and waits until a stock server is told of it: its listener is closed, the linger over.
+    pub async fn stop_to_told(&self) {
+        self.stop_to(Phase::Draining).await;
+        within("draining()", self.h.draining()).await;
+    }
+
     pub fn is_stopped(&self) -> bool {
         self.run.is_finished()
     }

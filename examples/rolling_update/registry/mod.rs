@@ -164,13 +164,19 @@ impl Seen {
     }
 }
 
-/// A registry at work, for one service. Dropped, its server is ended.
+/// A registry at work, for the services it was started for. Dropped, its server is ended.
 pub struct Running {
     at: SocketAddr,
-    source: Listed,
-    seen: Seen,
+    followed: Vec<Followed>,
     _tasks: JoinSet<()>,
     _server: Option<Server>,
+}
+
+/// A service, and who is listed for it.
+struct Followed {
+    service: &'static str,
+    source: Listed,
+    seen: Seen,
 }
 
 impl Running {
@@ -179,26 +185,32 @@ impl Running {
     /// # Errors
     ///
     /// When its program is not there, or does not get ready.
-    pub async fn start(kind: RegistryKind, service: &'static str) -> Result<Self, String> {
-        let seen = Seen::default();
-        let mut tasks = JoinSet::new();
+    pub async fn start(kind: RegistryKind, services: &[&'static str]) -> Result<Self, String> {
         let Some(backend) = kind.backend() else {
-            return embedded(service, seen, tasks).await;
+            return embedded(services).await;
         };
         let server = Server::start(backend).await?;
-        let (at, told) = (server.at(), seen.clone());
-        tasks.spawn(async move {
-            loop {
-                // It broke off: what was seen last counts until it is there again.
-                let _ = backend.follow(at, service, &told).await;
-                sleep(Duration::from_millis(20)).await;
+        let mut tasks = JoinSet::new();
+        let at = server.at();
+        let mut follow = |service| {
+            let seen = Seen::default();
+            let (told, read) = (seen.clone(), seen.clone());
+            tasks.spawn(async move {
+                loop {
+                    // It broke off: what was seen last counts until it is there again.
+                    let _ = backend.follow(at, service, &told).await;
+                    sleep(Duration::from_millis(20)).await;
+                }
+            });
+            Followed {
+                service,
+                source: Arc::new(move || read.now()),
+                seen,
             }
-        });
-        let read = seen.clone();
+        };
         Ok(Self {
             at,
-            source: Arc::new(move || read.now()),
-            seen,
+            followed: services.iter().map(|service| follow(*service)).collect(),
             _tasks: tasks,
             _server: Some(server),
         })
@@ -209,48 +221,52 @@ impl Running {
         self.at
     }
 
-    /// Who is listed now.
-    pub fn source(&self) -> Listed {
-        Arc::clone(&self.source)
+    /// Who is listed now for a service that is followed.
+    pub fn source(&self, service: &str) -> Listed {
+        let followed = self.followed.iter().find(|it| it.service == service);
+        Arc::clone(&followed.expect("it was started for this service").source)
     }
 
     /// When `address` was seen gone for good, if it is.
     pub fn gone_at(&self, address: SocketAddr) -> Option<Instant> {
-        self.seen.gone_at(address)
+        self.followed.iter().find_map(|it| it.seen.gone_at(address))
     }
 }
 
-async fn embedded(
-    service: &'static str,
-    seen: Seen,
-    mut tasks: JoinSet<()>,
-) -> Result<Running, String> {
+async fn embedded(services: &[&'static str]) -> Result<Running, String> {
     let about = |error| format!("binding the registry's port on 127.0.0.1: {error}");
     let listener = TcpListener::bind("127.0.0.1:0").await.map_err(about)?;
     let at = listener.local_addr().map_err(about)?;
     let registry = MemoryRegistry::new();
     let serving = registry.clone().serve(listener);
+    let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         serving.await;
     });
-    let mut changed = registry.watch();
-    let told = seen.clone();
-    let source: Listed = Arc::new(move || {
-        let listed = registry.instances(service);
-        let addresses: Vec<_> = listed.iter().map(|instance| instance.address).collect();
-        told.are(addresses.clone());
-        addresses
-    });
-    let read = Arc::clone(&source);
-    tasks.spawn(async move {
-        while changed.changed().await.is_ok() {
-            read();
+    let mut follow = |service| {
+        let seen = Seen::default();
+        let (mut changed, registry, told) = (registry.watch(), registry.clone(), seen.clone());
+        let source: Listed = Arc::new(move || {
+            let listed = registry.instances(service);
+            let addresses: Vec<_> = listed.iter().map(|instance| instance.address).collect();
+            told.are(addresses.clone());
+            addresses
+        });
+        let read = Arc::clone(&source);
+        tasks.spawn(async move {
+            while changed.changed().await.is_ok() {
+                read();
+            }
+        });
+        Followed {
+            service,
+            source,
+            seen,
         }
-    });
+    };
     Ok(Running {
         at,
-        source,
-        seen,
+        followed: services.iter().map(|service| follow(*service)).collect(),
         _tasks: tasks,
         _server: None,
     })

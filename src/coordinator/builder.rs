@@ -94,7 +94,7 @@ impl ShutdownCoordinatorBuilder {
     /// on its way. Default: 500 ms, several times the longest round trip inside a cluster; it ends early when no
     /// connection is left.
     ///
-    /// On the own loop, a connection whose longest pause so far says that its next request comes within ten times the
+    /// On the own loop, a connection whose longest pause (or, while it made few, that of the other clients) says that its next request comes within ten times the
     /// linger (5 s) and a quarter of the drain stays readable until then, and for half of that pause longer. So clients
     /// that send every few seconds are told to leave with an answer, and do not meet the close
     /// ([measured](crate::_docs::connections#mostly-idle-clients-measured)); others cost no time. Zero: nobody is waited

@@ -140,7 +140,7 @@ impl<L, S, H> Serve<L, S, H> {
     }
 
     /// How long a [`handshake`](Serve::handshake) may take. Default: 10 s, enough for a client behind a lossy link, and
-    /// what other servers allow. In the drain, it must begin within the linger and end within five seconds.
+    /// what axum-server allows. In the drain, it must begin within the linger and end within five seconds.
     pub const fn handshake_timeout(mut self, limit: Duration) -> Self {
         self.handshake_timeout = limit;
         self
@@ -159,7 +159,7 @@ impl<L, S, H> Serve<L, S, H> {
     }
 
     /// Whether an HTTP/1 client that shuts its sending side, and nothing else, gets its answer. Default: no, as with
-    /// hyper, axum and Go. One that has closed its socket looks the same until something is sent to it: with this, the
+    /// hyper and axum. One that has closed its socket looks the same until something is sent to it: with this, the
     /// handlers of clients that are gone run to their end, and hold the drain open for it.
     pub const fn half_close(mut self, is_answered: bool) -> Self {
         self.options.half_close = is_answered;

@@ -19,7 +19,7 @@ use super::serve_connection::HEAD;
 use super::transport::Transport;
 
 /// The bound for a handshake that was given none: TLS takes two round trips, so that even a client behind a slow and
-/// lossy link has time for a lost packet or two; axum-server and Go's HTTP server allow the same 10 s.
+/// lossy link has time for a lost packet or two; axum-server allows the same 10 s, Go's client waits for as long.
 pub(super) const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// What stands between accept and HTTP: [`NoHandshake`], or the closure of

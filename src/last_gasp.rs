@@ -15,7 +15,8 @@ use crate::sync::lock;
 /// or by a third Ctrl-C.
 ///
 /// A blocking call of milliseconds against the 10 to 60 s for which the registry would list the dead instance. It runs
-/// once, on a thread of its own; who ends the process waits for it no longer than the time it is given.
+/// once, on a thread of its own; who ends the process waits for it no longer than the time it is given. A panic that
+/// aborts (`panic = "abort"`) leaves no time for it.
 pub struct LastGasp(Box<dyn FnOnce(Duration) + Send>);
 
 impl LastGasp {

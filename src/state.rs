@@ -1,7 +1,7 @@
 //! [`State`]: the latches. The phase only rises, the deadline only moves earlier, the haste only grows (S1).
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -227,6 +227,9 @@ pub(crate) struct State {
     pub(crate) roster: Roster,
     pub(crate) last_gasps: LastGasps,
     pub(crate) tally: Tally,
+    /// The longest pause of any client between two requests that is worth waiting for, in milliseconds.
+    #[cfg_attr(not(feature = "server"), allow(dead_code))]
+    pub(crate) longest_pause: AtomicU64,
     pub(crate) streams: StreamTally,
     /// The places of streams, in the order in which they ask for one.
     #[cfg_attr(not(feature = "middleware"), allow(dead_code))]
@@ -261,6 +264,7 @@ impl State {
             roster: Roster::new(),
             last_gasps: LastGasps::default(),
             tally: Tally::default(),
+            longest_pause: AtomicU64::new(0),
             streams: StreamTally::default(),
             stream_places: Spread::new(),
             holdback: watch::Sender::default(),

@@ -175,6 +175,93 @@ fn custom_registry_lists_the_instance_until_the_stop_begins() {
     }
 }
 
+/// An example that says where it listens, with what it says after that.
+fn listening(
+    name: &str,
+    args: &[&str],
+) -> (Child, SocketAddr, BufReader<std::process::ChildStdout>) {
+    let mut child = example(name)
+        .args(args)
+        .env_remove("KUBERNETES_SERVICE_HOST")
+        .spawn()
+        .expect("it starts");
+    let mut out = BufReader::new(child.stdout.take().expect("piped"));
+    let mut line = String::new();
+    out.read_line(&mut line).expect("a pipe");
+    let words: Vec<_> = line.split([' ', ',', '\n']).collect();
+    assert_eq!(words[0], "listening", "{line:?}");
+    let address = words[1].parse().expect("an address");
+    (child, address, out)
+}
+
+/// A request whose answer has begun.
+fn begin(address: SocketAddr, path: &str) -> TcpStream {
+    use std::io::Write;
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").expect("connected");
+    stream
+}
+
+#[test]
+fn nginx_quit_serves_on_and_finishes_a_download_after_sigquit() {
+    let scratch = Scratch::new("nginx-quit");
+    let size = 20_000_000;
+    std::fs::write(scratch.file("big"), vec![b'x'; size]).expect("writable");
+    std::fs::write(scratch.file("small"), "small").expect("writable");
+    // Long enough for a slow machine to connect once more.
+    let (child, address, mut out) =
+        listening("nginx_quit", &[&scratch.file(""), "127.0.0.1:0", "6"]);
+    let mut download = begin(address, "/big");
+    let mut first = [0; 15];
+    download.read_exact(&mut first).expect("an answer");
+    assert_eq!(&first, b"HTTP/1.1 200 OK");
+
+    signal(&child, Signal::QUIT);
+    assert_eq!(get(address, "/small"), "HTTP/1.1 200 OK");
+    assert_eq!(get(address, "/../small"), "HTTP/1.1 404 Not Found");
+    let mut rest = Vec::new();
+    let mut piece = [0; 65_536];
+    while !rest.ends_with(b"\r\n0\r\n\r\n") {
+        let read = download.read(&mut piece).expect("no cut");
+        assert!(read > 0, "it ends after {} bytes", rest.len());
+        rest.extend_from_slice(&piece[..read]);
+    }
+    assert!(rest.len() > size);
+    drop(download);
+    let mut said = String::new();
+    out.read_to_string(&mut said).expect("a pipe");
+    let ended = child.wait_with_output().expect("it ends");
+    assert_eq!(ended.status.code(), Some(0), "{said}{}", stderr(&ended));
+    assert!(said.contains("(SIGQUIT): clean"), "{said}");
+}
+
+#[test]
+fn java_service_leaves_its_registry_and_answers_the_slow_request() {
+    let (child, address, mut out) = listening("java_service", &["127.0.0.1:0"]);
+    let listed = |address| {
+        let mut stream = begin(address, "/instances");
+        let mut answer = vec![0; 4096];
+        let read = stream.read(&mut answer).expect("an answer");
+        String::from_utf8_lossy(&answer[..read]).into_owned()
+    };
+    while !listed(address).contains("\"id\":\"orders-127.0.0.1-") {
+        std::thread::yield_now();
+    }
+    let mut slow = begin(address, "/slow");
+    // Its request has been read when another connection was answered after it, which has queued behind it.
+    listed(address);
+    signal(&child, Signal::TERM);
+    let mut answer = Vec::new();
+    slow.read_to_end(&mut answer).expect("an answer");
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.ends_with("an answer that took 4 s\n"), "{answer:?}");
+    let mut said = String::new();
+    out.read_to_string(&mut said).expect("a pipe");
+    let ended = child.wait_with_output().expect("it ends");
+    assert_eq!(ended.status.code(), Some(0), "{said}{}", stderr(&ended));
+    assert!(said.contains("memory  removed"), "{said}");
+}
+
 #[test]
 fn rolling_update_ends_with_a_message_when_it_cannot_run() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -502,5 +589,26 @@ fn kind_says_what_is_wrong_with_its_arguments_and_its_environment() {
         let text = stderr(&ended);
         assert_eq!(ended.status.code(), Some(1), "{text}");
         assert!(text.contains(variable) && text.contains(value), "{text}");
+    }
+}
+
+/// Facts alone: on a slow machine the parts of the lame duck are not even.
+#[test]
+fn rotation_loses_no_request_and_leaves_nobody_unasked() {
+    let args = [
+        "--connections",
+        "200",
+        "--lame-duck",
+        "15",
+        "--pause",
+        "1000",
+    ];
+    let output = output("rotation", &args);
+    let said = String::from_utf8_lossy(&output.stdout);
+    for line in [
+        "requests lost: 0",
+        "sent a request in the second half and were not asked: 0",
+    ] {
+        assert!(said.lines().any(|l| l == line), "{said}{}", stderr(&output));
     }
 }

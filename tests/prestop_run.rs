@@ -394,6 +394,26 @@ fn steps_signs_and_hooks_are_taken_from_flags_and_variables() {
 }
 
 #[test]
+fn it_says_what_happens_when_it_is_asked_to() {
+    let scratch = Scratch::new("verbose");
+    let output = run(&["-v"], "exit 0", &scratch).output().expect("prestop");
+    let said = stderr(&output);
+    for part in [
+        "prestop: started child=sh pid=",
+        "prestop: ready\n",
+        "ended: exit code 0",
+    ] {
+        assert!(said.contains(part), "{part:?} is missing in: {said}");
+    }
+    let output = run(&[], "sleep 1000 & exit 0", &scratch)
+        .output()
+        .expect("prestop");
+    let said = stderr(&output);
+    assert!(said.contains("left processes behind"), "{said}");
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
 fn one_that_is_never_ready_ends_with_70_and_says_why() {
     let scratch = Scratch::new("never");
     let options = ["--ready", "file:/nonexistent/file", "--ready-within", "0.2"];
@@ -456,9 +476,9 @@ fn it_is_in_the_registry_while_it_is_ready_and_answers_probes() {
         "version=1",
         "--probes",
         &probes,
-        // Long enough to look.
+        // Long enough to look, on a slow machine too.
         "--lame-duck",
-        "3",
+        "8",
     ];
     let mut started = Started::new(&mut run(&options, script, &scratch));
     until("it is registered", || store.instances("orders").len() == 1);

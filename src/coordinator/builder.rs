@@ -90,13 +90,15 @@ impl ShutdownCoordinatorBuilder {
         self
     }
 
-    /// How long an idle keep-alive connection stays readable in the drain, because a request may already be on its
-    /// way. Default: 500 ms, several times the longest round trip inside a cluster; it ends early when no connection
-    /// is left.
+    /// How long an idle keep-alive connection stays readable in the drain at the least, because a request may already be
+    /// on its way. Default: 500 ms, several times the longest round trip inside a cluster; it ends early when no
+    /// connection is left.
     ///
-    /// HTTP/1.1 clients that keep connections idle for seconds are asked to leave only with their next answer, so some
-    /// may meet the close. Measured with 1,000 clients that send every 1 to 5 s, 10 ms away: one lost request per stop
-    /// with 500 ms, none with a linger of their longest pause, 5 s, which cost 1.5 s per stop.
+    /// On the own loop, a connection whose longest pause so far says that its next request comes within ten times the
+    /// linger (5 s) and a quarter of the drain stays readable until then, and for half of that pause longer. So clients
+    /// that send every few seconds are told to leave with an answer, and do not meet the close
+    /// ([measured](crate::_docs::connections#mostly-idle-clients-measured)); others cost no time. Zero: nobody is waited
+    /// for. Neither is in a stop that is in a hurry (Ctrl-C, [`end_lame_duck`](crate::ShutdownHandle::end_lame_duck)).
     pub const fn linger(mut self, linger: Duration) -> Self {
         self.settings.linger = linger;
         self

@@ -11,6 +11,7 @@ pub mod grpc {}
 
 #[doc = include_str!("kubernetes.md")]
 pub mod kubernetes {}
+
 #[doc = include_str!("tls.md")]
 pub mod tls {}
 
@@ -18,7 +19,7 @@ pub mod tls {}
 pub mod registries {}
 
 // Without the features its links and snippets have nothing to point at.
-#[cfg(all(feature = "hook", feature = "probe", unix))]
+#[cfg(all(feature = "hook", unix))]
 #[doc = include_str!("hooks.md")]
 pub mod hooks {}
 

@@ -28,6 +28,8 @@ use words::Request;
 /// The socket is never an abstract one (any process of the pod may call those). Its directory is created with mode 0700, and
 /// refused when it belongs to another user or others may write to it; both ends ask the kernel who is at the other one
 /// and go on only for the same user or root (S15).
+///
+/// Which kind of hook when, with manifests, and what each failure prints: [`_docs::hooks`](crate::_docs::hooks).
 #[derive(Clone, Debug, Default)]
 pub struct HookSocket {
     /// Nowhere in particular: the first place that will do.

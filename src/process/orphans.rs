@@ -27,7 +27,7 @@ use super::table::{self, Entry};
 use crate::sync::lock;
 
 /// How long an ended child is left to whoever may be about to wait for it.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// SIGCHLD comes per child; a crowd is looked at together.
 const TOGETHER: Duration = Duration::from_millis(20);

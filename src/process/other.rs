@@ -250,6 +250,39 @@ impl fmt::Debug for Process {
     }
 }
 
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn without_a_pidfd_it_is_held_by_its_start_time() {
+        let sleep = || std::process::Command::new("sleep").arg("1000").spawn();
+        let (mut child, mut other) = (sleep().expect("sleep"), sleep().expect("sleep"));
+        let mut process = Process::open(child.id()).expect("it runs");
+        process.pidfd = None;
+        assert!(!process.gone(Deadline::after(Duration::ZERO)).await);
+        process.signal(Signal::TERM).expect("our own");
+        assert!(process.gone(Deadline::after(Duration::from_secs(20))).await);
+
+        // The pid goes to another: as if it were this one.
+        process.entry.pid = i32::try_from(other.id()).expect("a pid");
+        process.entry.started -= 1;
+        assert!(process.is_gone());
+        assert!(
+            process
+                .signal(Signal::KILL)
+                .is_err_and(|e| e.is_not_found())
+        );
+        assert!(
+            other.try_wait().expect("our own").is_none(),
+            "it was not hit"
+        );
+        other.kill().expect("our own");
+        other.wait().expect("our own");
+        child.wait().expect("our own");
+    }
+}
+
 /// Why a process could not be found or signalled.
 #[derive(Debug)]
 pub struct ProcessError {

@@ -115,7 +115,7 @@ impl Supervisor {
     /// PID 1 that is so without being asked for.
     ///
     /// Default: no. It concerns the whole process and is never taken back: children that other code of this process
-    /// starts in a process group of their own must be waited for within a second of their end.
+    /// starts in a process group of their own must be waited for within five seconds of their end.
     pub const fn adopt_orphans(mut self, adopt: bool) -> Self {
         self.adopt = adopt;
         self

@@ -16,6 +16,7 @@ use crate::roster::{Straggler, Work};
 use crate::state::{Haste, Signal};
 
 use super::connection::Connection;
+use super::linger::LONGEST;
 use super::listener::{Listener, back_off};
 use super::transport::Transport;
 
@@ -76,8 +77,9 @@ enum Handshakes {
 impl<L: Listener> Acceptor<L> {
     /// Counted at once: what was made for a coordinator is waited for by it.
     pub(super) fn new(handle: &ShutdownHandle, listener: L) -> Self {
-        // Idle connections give their descriptors back when the linger is over.
-        let patience = handle.state().settings.linger + SWEEP;
+        // Idle connections give their descriptors back when their linger is over.
+        let patience = handle.state().settings.linger.saturating_mul(LONGEST);
+        let patience = patience.saturating_add(SWEEP);
         Self::with_patience(handle, listener, patience)
     }
 

@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::task::AtomicWaker;
 use http::Version;
 use slab::Slab;
 use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::handle::ShutdownHandle;
 use crate::in_flight::{Closed, InFlightGuard};
@@ -19,6 +21,7 @@ use crate::roster::{Entry, Straggler, Work, WorkKind};
 use crate::state::State;
 use crate::sync::lock;
 
+use super::linger::{Pauses, longest_of_all, note_for_all};
 use super::observed::PREFACE;
 use super::ticket::RequestTicket;
 
@@ -62,6 +65,8 @@ struct Inner {
     seen: u64,
     /// Since when there is no request; later, when bytes came since: of a head its first ones, of HTTP/2 the last.
     idle_since: Instant,
+    /// Between an answer and the next request.
+    pauses: Pauses,
     /// The request that was upgraded.
     upgraded: Option<Active>,
     /// A request began here.
@@ -70,6 +75,8 @@ struct Inner {
     used: bool,
     /// The transport is gone. Handlers of HTTP/2 are tasks of their own and may take notice later.
     closed: bool,
+    /// Who waits for that, on an upgraded socket.
+    on_close: Option<DropGuard>,
     /// Its place in the roster.
     entry: Option<Entry>,
     /// Holds the drain open. None while all that the connection was used for is exempt, or all that it does now.
@@ -123,10 +130,12 @@ impl Connection {
                 heard: 0,
                 seen: 0,
                 idle_since: now,
+                pauses: Pauses::default(),
                 upgraded: None,
                 requested: false,
                 used: false,
                 closed: false,
+                on_close: None,
                 entry: None,
                 guard: Some(guard),
             }),
@@ -190,6 +199,17 @@ impl Connection {
 
     pub(super) fn activity(&self) -> Activity {
         lock(&self.inner).activity()
+    }
+
+    /// The longest pause that its client made lately between two requests, for all that is known.
+    pub(super) fn longest_pause(&self) -> Duration {
+        let others = longest_of_all(self.state());
+        let inner = lock(&self.inner);
+        match inner.version {
+            // It has never asked, and may have been opened for none.
+            None => Duration::ZERO,
+            Some(_) => inner.pauses.longest(others),
+        }
     }
 
     /// Since when the client has been owing a whole head: the first one since it could speak, a later one since its
@@ -281,7 +301,16 @@ impl Connection {
         if begins && bytes.iter().all(|byte| b"\r\n".contains(byte)) {
             inner.seen = inner.heard;
         } else if begins || inner.version == Some(Version::HTTP_2) {
-            inner.idle_since = Instant::now();
+            let now = Instant::now();
+            if inner
+                .version
+                .is_some_and(|version| version <= Version::HTTP_11)
+            {
+                let pause = now - inner.idle_since;
+                inner.pauses.note(pause);
+                note_for_all(self.state(), pause);
+            }
+            inner.idle_since = now;
         }
         self.epoch.fetch_add(1, Ordering::Release);
     }
@@ -290,6 +319,20 @@ impl Connection {
     pub(super) fn upgraded(&self, key: usize) {
         let mut inner = lock(&self.inner);
         inner.upgraded = inner.requests.get(key).cloned();
+    }
+
+    /// Breaks the upgraded socket off when this resolves, unless it is closed before.
+    pub(super) fn cut_when(self: &Arc<Self>, reached: impl Future<Output = ()> + Send + 'static) {
+        let closed = CancellationToken::new();
+        lock(&self.inner).on_close = Some(closed.clone().drop_guard());
+        let this = Arc::downgrade(self);
+        tokio::spawn(async move {
+            if closed.run_until_cancelled(reached).await.is_some()
+                && let Some(this) = this.upgrade()
+            {
+                this.cut();
+            }
+        });
     }
 
     pub(super) fn request_ended(&self, key: usize, answered: bool) {
@@ -325,7 +368,7 @@ impl Connection {
             false => Ok(()),
             true => Err(io::Error::new(
                 io::ErrorKind::ConnectionAborted,
-                "force closed: the drain is over",
+                "force closed by the stop",
             )),
         }
     }
@@ -369,9 +412,9 @@ impl Connection {
     pub(super) fn transport_closed(&self) {
         let mut inner = lock(&self.inner);
         inner.closed = true;
-        let over = over(&mut inner);
+        let gone = (over(&mut inner), inner.on_close.take());
         drop(inner);
-        drop(over);
+        drop(gone);
     }
 }
 

@@ -6,6 +6,7 @@ mod connection;
 mod frames;
 mod handshakes;
 mod held;
+mod linger;
 mod listener;
 mod observed;
 #[cfg(feature = "tonic")]

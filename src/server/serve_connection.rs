@@ -29,6 +29,7 @@ use crate::stream::{StopSignal, StreamBody, is_grpc, refusal};
 use super::HttpService;
 use super::body::ServedBody;
 use super::connection::{Activity, Connection};
+use super::linger::closes_at;
 use super::observed::Observed;
 use super::ticket::RequestTicket;
 
@@ -165,7 +166,7 @@ fn next_step(signal: &Signal, connection: &Connection, told: bool, linger: Durat
             if connection.is_http2() {
                 http2_step(connection, told, drain, linger, when)
             } else {
-                http1_step(connection, told, drain, linger, when)
+                http1_step(signal, connection, told, drain, linger, when)
             }
         }
     }
@@ -192,8 +193,10 @@ fn http2_step(
 }
 
 /// HTTP/1 has no word that a client must acknowledge: an idle connection stays readable for the linger, since a
-/// request may already be on its way, and that one's answer says `Connection: close`.
+/// request may already be on its way, and that one's answer says `Connection: close`. Where the next request is due
+/// soon, it is waited for.
 fn http1_step(
+    signal: &Signal,
     connection: &Connection,
     told: bool,
     drain: Instant,
@@ -204,7 +207,10 @@ fn http1_step(
         // Told while it was idle: it is closing, and whatever it still has to send goes first.
         _ if told => Next::Wait,
         Activity::Busy => Next::Wait,
-        Activity::Idle(since) => when(since.max(drain) + linger, Next::Tell),
+        Activity::Idle(since) => {
+            let pause = connection.longest_pause();
+            when(closes_at(signal, drain, since, pause, linger), Next::Tell)
+        }
         // hyper would close over the head (hyper#3792): it gets its time, then the connection is dropped.
         Activity::PartialHead(since) => when(since.max(drain) + HEAD, Next::Close),
     }
@@ -307,6 +313,9 @@ where
         let status = response.status();
         if leaves_http(*version, method, status) {
             ticket.connection.upgraded(ticket.key);
+            if *version <= Version::HTTP_11 && stop.cuts(&response) {
+                ticket.connection.cut_when(stop.cut_at_its_moment());
+            }
         } else if is_asked_to_leave(handle, &ticket.connection) {
             say_close(*version, response.headers_mut());
         }

@@ -42,6 +42,7 @@ pub enum StreamPolicy {
     /// It is broken off, without a word, when it would be told: its body is dropped, an HTTP/1 connection closes without
     /// the end of the body, an HTTP/2 stream is reset. The client sees that it is incomplete. Counted as cut in the
     /// report's [`streams`](crate::ShutdownReport::streams), but no straggler: it was asked for, and the exit code stays
-    /// what it is. Before its head was sent an answer is not touched, and neither is an upgraded socket.
+    /// what it is. Before its head was sent an answer is not touched. An upgraded socket (WebSocket, `CONNECT`) is broken off on
+    /// HTTP/1 under [`serve`](crate::ShutdownCoordinator::serve), and not touched elsewhere.
     Cut,
 }

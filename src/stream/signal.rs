@@ -215,6 +215,23 @@ impl StopSignal {
         }
     }
 
+    /// Whether this answer's stream is to be broken off.
+    #[cfg_attr(not(feature = "server"), allow(dead_code))]
+    pub(crate) fn cuts<B>(&self, response: &http::Response<B>) -> bool {
+        let policy = response.extensions().get().copied().or(self.policy());
+        policy == Some(StreamPolicy::Cut) && !self.is_told_by_handler()
+    }
+
+    /// Resolves when it is to be broken off by the caller, and counts it.
+    #[cfg_attr(not(feature = "server"), allow(dead_code))]
+    pub(crate) fn cut_at_its_moment(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (this, reached) = (self.clone(), self.reached());
+        async move {
+            reached.await;
+            this.cut();
+        }
+    }
+
     pub(super) fn is_told_by_handler(&self) -> bool {
         self.0.by_handler.load(Ordering::Acquire)
     }

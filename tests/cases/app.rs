@@ -11,6 +11,7 @@ use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use futures::StreamExt;
 use http::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
 use prestop::ShutdownHandle;
@@ -88,11 +89,20 @@ pub fn app(stage: Arc<Stage>) -> Router {
         .route("/big", get(big))
         .route("/page", get(async || vec![b'x'; PAGE]))
         .route("/endless", get(async || endless()))
+        .route("/events", get(events))
         .route("/block", get(block))
         .route("/ws", get(ws))
         .route("/export", get(export))
         .fallback(connect)
         .with_state(stage)
+}
+
+/// Knows nothing of a stop.
+async fn events() -> impl IntoResponse {
+    let one = futures::stream::iter([Ok::<_, io::Error>("data: 1\n\n")]);
+    let events = one.chain(futures::stream::pending());
+    let kind = [("content-type", "text/event-stream")];
+    (kind, Body::from_stream(events))
 }
 
 async fn slow(State(stage): Staged) -> &'static str {

@@ -24,6 +24,12 @@ pub fn cases() -> Vec<Case> {
         Case::new("endless body", "is sent on", |w| endless(w).boxed())
             .request_is_cut("GET /endless"),
         Case::new(
+            "server-sent events that their handler never ends",
+            "are ended after a whole event",
+            |w| events(w).boxed(),
+        )
+        .alone(HANGS),
+        Case::new(
             "client resets in the middle of a body",
             "the request ends with its client",
             |w| resets(w).boxed(),
@@ -83,6 +89,25 @@ async fn endless(world: World) -> Got {
     }
     assert!(chunks > 20, "sent on for the whole drain: {chunks}");
     Got::Cut
+}
+
+async fn events(world: World) -> Got {
+    let mut client = world.http1().await;
+    client.send_get("/events").await;
+    client.head().await;
+    assert_eq!(client.chunk().await.unwrap(), b"data: 1\n\n");
+    world.stop().await;
+    let mut rest = Vec::new();
+    loop {
+        match client.chunk().await {
+            Ok(end) if end.is_empty() => break,
+            Ok(chunk) => rest.extend(chunk),
+            Err(_) => return Got::Cut,
+        }
+    }
+    assert_eq!(rest, b": stopping\n\n");
+    world.whole(1);
+    Got::Whole
 }
 
 async fn resets(world: World) -> Got {

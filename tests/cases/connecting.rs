@@ -51,7 +51,7 @@ pub fn cases() -> Vec<Case> {
         .alone(ends(Got::Refused, Ends::AtOnce)),
         Case::new(
             "no descriptors left: idle clients hold them, others wait in the queue with a request",
-            "the listener stays open until idle clients are gone and the queue is empty, at most 250 ms longer than the linger",
+            "the listener stays open until idle clients are gone and the queue is empty, at most 250 ms longer than they may linger",
             |w| out_of_descriptors(w).boxed(),
         )
         .few_descriptors()

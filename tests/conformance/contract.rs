@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use prestop::registry::{Beat, Gone, Instance, Registration, Registry, RegistryError};
+use prestop::registry::{Beat, Gone, Instance, LastGasp, Registration, Registry, RegistryError};
 use prestop::{
     Deadline, GracePeriod, LeaveOutcome, Phase, Reason, ShutdownCoordinator, ShutdownHandle,
     ShutdownReport,
@@ -120,6 +120,14 @@ impl Registry for Counted<Box<dyn Registry>> {
 
 #[async_trait]
 impl Registration for Counted<Box<dyn Registration>> {
+    fn listed_for(&self) -> Option<Duration> {
+        self.registry.listed_for()
+    }
+
+    fn last_gasp(&self) -> Option<LastGasp> {
+        self.registry.last_gasp()
+    }
+
     async fn heartbeat(&mut self, by: Deadline) -> Result<Beat, RegistryError> {
         let beat = self.registry.heartbeat(by).await?;
         self.beats.add_permits(1);

@@ -12,6 +12,8 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used, dead_code, unreachable_pub)]
 
 mod child;
+#[cfg(feature = "consul")]
+mod consul_own;
 mod contract;
 #[cfg(feature = "etcd")]
 mod etcd_own;

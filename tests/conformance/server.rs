@@ -109,9 +109,16 @@ impl<F: Fixture> Server<F> {
         false
     }
 
-    /// SIGSTOP: it accepts connections, since the kernel does, and answers nothing.
+    /// SIGSTOP: it accepts connections, since the kernel does, and answers nothing. Waits until each of its threads has
+    /// stopped: on a busy machine one may go on for a moment.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
+        let pid = self.child.as_ref().expect("it runs").id();
+        let begun = Instant::now();
+        while !is_stopped(pid) {
+            assert!(begun.elapsed() < BOUND, "{} goes on after SIGSTOP", F::NAME);
+            std::thread::yield_now();
+        }
     }
 
     /// SIGCONT.
@@ -133,6 +140,16 @@ impl<F: Fixture> Server<F> {
         let child = self.child.as_ref().expect("it runs");
         kill_process(Pid::from_child(child), signal).unwrap();
     }
+}
+
+/// The state is what follows the program's name, which stands in parentheses.
+fn is_stopped(pid: u32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    tasks.into_iter().all(|task| {
+        let stat = std::fs::read_to_string(task.unwrap().path().join("stat"));
+        // A thread that has ended meanwhile does nothing either.
+        stat.is_err() || stat.is_ok_and(|stat| stat.rsplit(") ").next().unwrap().starts_with('T'))
+    })
 }
 
 impl<F: Fixture> Drop for Server<F> {

@@ -521,3 +521,24 @@ async fn a_client_that_shuts_its_sending_side_is_answered_where_that_was_asked_f
     assert_eq!(client.end().await, End::Fin);
     server.clean().await;
 }
+
+/// Its own pauses say when the next request is due: past the linger, but soon.
+#[tokio::test]
+async fn a_client_that_asks_every_few_seconds_is_waited_for() {
+    let server = Server::start(builder().build().unwrap(), app(&gate())).await;
+    let (mut slow, mut quick) = (server.http1().await, server.http1().await);
+    for client in [&mut slow, &mut quick] {
+        assert_eq!(client.get("/hello").await.text(), "hello");
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(slow.get("/hello").await.text(), "hello");
+    server.stop_to(Phase::Draining).await;
+    let from = Instant::now();
+    assert_eq!(quick.end().await, End::Fin);
+    assert!(from.elapsed() >= Duration::from_millis(450));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let answer = slow.get("/hello").await;
+    assert_eq!((answer.text(), answer.says_close()), ("hello", true));
+    assert_eq!(slow.end().await, End::Fin);
+    server.clean().await;
+}

@@ -14,10 +14,10 @@ fn hello() -> Router {
 }
 
 /// Long enough that no machine misses its second half.
-const LAME_DUCK: Duration = Duration::from_secs(6);
+const LAME_DUCK: Duration = Duration::from_secs(16);
 
 async fn in_the_second_half() -> Server {
-    let c = builder().lame_duck(LAME_DUCK).build().unwrap();
+    let c = grace(60).lame_duck(LAME_DUCK).build().unwrap();
     let server = Server::start(c, hello()).await;
     server.stop_to(Phase::LameDuck).await;
     tokio::time::sleep(LAME_DUCK / 2).await;

@@ -3,10 +3,10 @@
 use axum::Router;
 use axum::extract::ws::{Message, WebSocketUpgrade};
 use axum::routing::any;
-use prestop::{Phase, StopSignal, WorkKind};
+use prestop::{Phase, StopSignal, StreamLayer, StreamPolicy, WorkKind};
 
-use crate::PATHS;
 use crate::support::*;
+use crate::{PATHS, Path};
 
 pub const TEXT: u8 = 1;
 pub const CLOSE: u8 = 8;
@@ -142,5 +142,59 @@ async fn a_client_that_closes_first_is_none_that_was_told() {
         server.stop();
         let report = server.clean().await;
         assert_eq!(report.streams.told, 0, "{report}");
+    }
+}
+
+/// Nothing of prestop in its handler.
+fn unchanged() -> axum::routing::MethodRouter {
+    any(async |upgrade: WebSocketUpgrade| {
+        upgrade.on_upgrade(async |mut socket| {
+            while let Some(Ok(message)) = socket.recv().await {
+                if matches!(message, Message::Text(_)) && socket.send(message).await.is_err() {
+                    break;
+                }
+            }
+        })
+    })
+}
+
+/// For a handler that nobody can change: it holds no pod.
+#[tokio::test]
+async fn on_the_own_loop_cut_breaks_an_unchanged_handler_s_socket_off() {
+    let route = unchanged().layer(StreamLayer::new(StreamPolicy::Cut));
+    let app = Router::new().route("/ws", route);
+    let server = Path::Own.serve(builder().build().unwrap(), app).await;
+    let mut gone = Socket::connect(&server, "/ws").await;
+    gone.send(CLOSE, &1000_u16.to_be_bytes()).await;
+    gone.close().await;
+    assert_eq!(gone.end().await, End::Fin);
+    let mut socket = Socket::connect(&server, "/ws").await;
+    socket.send(TEXT, b"one").await;
+    assert_eq!(socket.text().await, "one");
+    server.stop();
+    socket.end().await;
+    let report = server.clean().await;
+    assert_eq!(
+        (report.streams.told, report.streams.cut),
+        (0, 1),
+        "{report}"
+    );
+}
+
+/// An unchanged handler has all of the drain, as with `Finish`.
+#[tokio::test]
+async fn an_unchanged_handler_s_socket_lives_on() {
+    for path in PATHS {
+        let app = Router::new().route("/ws", unchanged());
+        let server = path.serve(builder().build().unwrap(), app).await;
+        let mut socket = Socket::connect(&server, "/ws").await;
+        server.stop_to(Phase::Draining).await;
+        tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+        socket.send(TEXT, b"one").await;
+        assert_eq!(socket.text().await, "one", "{path:?}");
+        socket.send(CLOSE, &1000_u16.to_be_bytes()).await;
+        assert_eq!(socket.close().await, 1000);
+        assert_eq!(socket.end().await, End::Fin);
+        assert_eq!(server.clean().await.streams.told, 0);
     }
 }

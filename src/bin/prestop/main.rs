@@ -9,6 +9,8 @@ mod exit;
 #[cfg(unix)]
 mod hook;
 #[cfg(all(feature = "process", target_os = "linux"))]
+mod log;
+#[cfg(all(feature = "process", target_os = "linux"))]
 mod registries;
 #[cfg(all(feature = "process", target_os = "linux"))]
 mod run;

@@ -1,15 +1,17 @@
 //! Registries by flags.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use prestop::ShutdownCoordinatorBuilder;
-use prestop::registry::{Instance, RegistryError};
+use prestop::registry::{self, Instance, RegistryError};
 
 /// Where the program is registered.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RegistryArgs {
-    /// A registry, as KIND=URL: the program is in it while it is ready, and is taken out first of all. Kinds, as far as
-    /// this binary was built with their features: memory
+    /// A registry: the program is in it while it is ready, and is taken out first of all. As far as this binary was built
+    /// with their features: memory=URL, consul=URL or consul (as $CONSUL_HTTP_ADDR and $CONSUL_HTTP_TOKEN say),
+    /// etcd=URL,URL, zookeeper=HOST:PORT,HOST:PORT
     #[arg(
         long,
         value_name = "KIND=URL",
@@ -27,6 +29,10 @@ pub(crate) struct RegistryArgs {
     /// Where clients reach the program: the pod's address and a port
     #[arg(long, value_name = "IP:PORT", env = "PRESTOP_ADDRESS")]
     address: Option<SocketAddr>,
+
+    /// How long clients may go on calling once it has left [default: what the kind of registry declares]
+    #[arg(long, value_name = "SECONDS", env = "PRESTOP_VISIBILITY", value_parser = crate::seconds)]
+    visibility: Option<Duration>,
 
     /// What else is said about it there
     #[arg(long, value_name = "KEY=VALUE", env = "PRESTOP_METADATA", value_delimiter = '\n', value_parser = pair)]
@@ -57,29 +63,75 @@ impl RegistryArgs {
         }
         for registry in &self.registry {
             let (kind, url) = registry.split_once('=').unwrap_or((registry, ""));
-            builder = add(builder, kind, url, instance.clone())?;
+            builder = add(builder, kind, url, self.visibility, instance.clone())?;
         }
         Ok(builder)
     }
 }
 
+/// One registry more. Which kinds there are is decided by the features of this binary.
+#[allow(unused_variables, unused_mut)]
 fn add(
     builder: ShutdownCoordinatorBuilder,
     kind: &str,
     url: &str,
+    visibility: Option<Duration>,
     instance: Instance,
 ) -> Result<ShutdownCoordinatorBuilder, RegistryError> {
+    let servers = || url.split(',');
     match kind {
         #[cfg(feature = "memory")]
         "memory" => {
-            let client = prestop::registry::memory::MemoryRegistryClient::new(url)?;
-            Ok(builder.registry(client, instance))
+            let mut registry = registry::memory::MemoryRegistryClient::new(url)?;
+            if let Some(visibility) = visibility {
+                registry = registry.with_visibility(visibility);
+            }
+            Ok(builder.registry(registry, instance))
         }
-        _ => {
-            let _ = (builder, url, instance);
-            Err(RegistryError::new(format!(
-                "{kind:?} is no kind of registry that this binary knows"
-            )))
+        #[cfg(feature = "consul")]
+        "consul" => {
+            let mut registry = match url {
+                "" => registry::consul::Consul::from_env()?,
+                _ => registry::consul::Consul::agents(servers())?,
+            };
+            if let Some(visibility) = visibility {
+                registry = registry.with_visibility(visibility);
+            }
+            Ok(builder.registry(registry, instance))
         }
+        #[cfg(feature = "etcd")]
+        "etcd" => {
+            let mut registry = registry::etcd::Etcd::new(servers())?;
+            if let Some(visibility) = visibility {
+                registry = registry.with_visibility(visibility);
+            }
+            Ok(builder.registry(registry, instance))
+        }
+        #[cfg(feature = "zookeeper")]
+        "zookeeper" => {
+            let mut registry = registry::zookeeper::ZooKeeper::new(url)?;
+            if let Some(visibility) = visibility {
+                registry = registry.with_visibility(visibility);
+            }
+            Ok(builder.registry(registry, instance))
+        }
+        _ => Err(RegistryError::new(format!(
+            "{kind:?} is no kind of registry that this binary knows; it was built with{}",
+            KINDS
+                .iter()
+                .map(|kind| format!(" {kind}"))
+                .collect::<String>()
+        ))),
     }
 }
+
+const KINDS: &[&str] = &[
+    #[cfg(feature = "memory")]
+    "memory",
+    #[cfg(feature = "consul")]
+    "consul",
+    #[cfg(feature = "etcd")]
+    "etcd",
+    #[cfg(feature = "zookeeper")]
+    "zookeeper",
+];

@@ -9,6 +9,7 @@ use std::time::Duration;
 use prestop::process::{Output, ReadyWhen, StopPlan, StopStep, Supervised, Supervisor};
 use prestop::{BoxError, GracePeriod, HookName, HookSocket, ShutdownCoordinator, Signals};
 
+use crate::log::Lines;
 use crate::registries::RegistryArgs;
 
 /// Runs a program and stops it without loss: leaves registries, lets it serve on, asks it to end, kills it at the
@@ -101,6 +102,10 @@ pub(crate) struct Args {
     )]
     on_stopped: Vec<String>,
 
+    /// Says on standard error what happens; without it, only what goes wrong
+    #[arg(long, short, env = "PRESTOP_VERBOSE")]
+    verbose: bool,
+
     #[command(flatten)]
     registries: RegistryArgs,
 
@@ -129,6 +134,20 @@ enum To {
 }
 
 pub(crate) fn run(args: Args) -> ExitCode {
+    let most = if args.verbose {
+        tracing::Level::INFO
+    } else {
+        tracing::Level::WARN
+    };
+    let flush = match Lines::new(most) {
+        Ok((lines, flush)) => {
+            // It fails where there is one already, which there is not.
+            let _ = tracing::subscriber::set_global_default(lines);
+            Some(flush)
+        }
+        // Without a word, then.
+        Err(_) => None,
+    };
     // One thread: there is one program to wait for.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -137,6 +156,9 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Ok(runtime) => runtime.block_on(supervise(args)),
         Err(error) => Err((125, format!("starting the runtime: {error}"))),
     };
+    if let Some(flush) = flush {
+        flush.wait();
+    }
     match ended {
         Ok(ended) => ended.exit(),
         Err((code, why)) => {

@@ -75,7 +75,8 @@ pub struct Etcd {
 }
 
 impl Etcd {
-    /// The cluster with these members, each `http://host:port` (or `https`, with the feature `tls`), any of which can be asked. Nothing is sent yet.
+    /// The cluster with these members, each `http://host:port` (or `https`, with the feature `tls`), any of which can be
+    /// asked. Nothing is sent yet.
     ///
     /// A call that finds a member down goes on to the next; one that a member did not answer in time, or answered
     /// with 5xx, begins with the next when it is repeated.
@@ -131,8 +132,8 @@ impl Etcd {
     /// third of it. Counted in whole seconds, rounded up; etcd grants no less than one and a half times its election
     /// timeout, 2 s by default.
     ///
-    /// Default: 15 s. Only what dies without leaving is listed this long, and a shorter one would take instances out
-    /// while the cluster elects a leader twice.
+    /// Default: 15 s. Only what dies without leaving is listed this long, and a process that gets no processor for some
+    /// seconds stays listed.
     #[must_use]
     pub const fn with_ttl(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;

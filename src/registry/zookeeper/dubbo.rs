@@ -129,6 +129,7 @@ pub(super) fn path(
 mod tests {
     use super::*;
 
+    /// dubbo-common 3.2.16 read the encoded form, and wrote the plain one of it again, byte for byte.
     #[test]
     fn the_url_is_dubbos() {
         let instance =

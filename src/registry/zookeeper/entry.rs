@@ -7,9 +7,11 @@ use async_trait::async_trait;
 use zookeeper_client::{Client, Error, SessionInfo, SessionState, StateWatcher};
 
 use super::Ensemble;
+use super::last_gasp::Farewell;
 use super::nodes::{Owner, owners};
+use super::servers::Servers;
 use crate::deadline::Deadline;
-use crate::registry::{Beat, Gone, Registration, RegistryError};
+use crate::registry::{Beat, Gone, LastGasp, Registration, RegistryError};
 
 /// Servers end a session at the next tick, 2 s in their sample configuration.
 const TICK: Duration = Duration::from_secs(2);
@@ -146,6 +148,16 @@ impl Registration for Entry {
             State::Open(client) => Some(client.session_timeout() + TICK),
             State::Closing { .. } | State::Closed => None,
         }
+    }
+
+    fn last_gasp(&self) -> Option<LastGasp> {
+        let farewell = Farewell {
+            servers: Servers::parse(&self.ensemble.servers).ok()?,
+            digest: self.ensemble.digest.clone(),
+            session: self.session.id().0,
+            paths: self.paths.clone(),
+        };
+        Some(farewell.last_gasp())
     }
 
     async fn heartbeat(&mut self, by: Deadline) -> Result<Beat, RegistryError> {

@@ -303,6 +303,8 @@ mod tests {
         (path.to_owned(), data.to_owned())
     }
 
+    /// Byte for byte what curator-x-discovery 5.7.1 wrote of the same instance, and it read a payload without a class as
+    /// a `LinkedHashMap`.
     #[test]
     fn curator_finds_what_its_own_serializer_writes() {
         let json = r#"{"name":"orders","id":"o-1","address":"10.0.0.5","port":8080,"sslPort":null,"payload":null,"registrationTimeUTC":1677493734985,"serviceType":"DYNAMIC","uriSpec":null}"#;
@@ -320,6 +322,7 @@ mod tests {
         assert_eq!(found[0].0, format!("/x/y/a/{}", six.id()));
     }
 
+    /// As nodes of Spring Cloud Zookeeper's are; the `uriSpec` byte for byte as Curator wrote it.
     #[test]
     fn spring_cloud_finds_its_zookeeper_instance() {
         let json = r#"{"name":"orders","id":"o-1","address":"10.0.0.5","port":8080,"sslPort":null,"payload":{"@class":"org.springframework.cloud.zookeeper.discovery.ZookeeperInstance","id":"o-1","name":"orders","metadata":{}},"registrationTimeUTC":1677493734985,"serviceType":"DYNAMIC","uriSpec":{"parts":[{"value":"scheme","variable":true},{"value":"://","variable":false},{"value":"address","variable":true},{"value":":","variable":false},{"value":"port","variable":true}]}}"#;

@@ -25,6 +25,10 @@
 //! that is merely dropped before the process exits leaves its nodes behind for the session timeout; this one waits
 //! until ZooKeeper has answered.
 //!
+//! Ended by a panic, the watchdog or a third Ctrl-C, the process deletes its nodes all the same
+//! ([`LastGasp`](crate::registry::LastGasp)): by their paths, over a blocking socket, after a look at whose they are. A
+//! successor that replaced one in the millisecond between would lose it.
+//!
 //! # Weight
 //!
 //! The protocol is not HTTP, so this is the one adapter with a client crate:
@@ -48,11 +52,13 @@ use crate::registry::{Instance, Registration, Registry, RegistryError};
 mod dubbo;
 mod entry;
 mod format;
+mod last_gasp;
 mod nodes;
 mod servers;
 
 use entry::Entry;
 pub use format::{DubboService, NodeFormat};
+use servers::Servers;
 
 /// Three heartbeats, 5 s apart: as the other adapters have it, and above the lowest that servers grant (4 s with their
 /// sample configuration).
@@ -93,7 +99,7 @@ impl ZooKeeper {
     /// When it is something else.
     pub fn new(servers: impl Into<String>) -> Result<Self, RegistryError> {
         let servers = servers.into();
-        servers::check(&servers)?;
+        Servers::parse(&servers)?;
         Ok(Self {
             ensemble: Ensemble {
                 servers,

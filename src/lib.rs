@@ -55,7 +55,7 @@
 //! | | own loop (`serve`) | `axum::serve` on `c.listener` | tonic on `c.incoming` | any server, layer alone |
 //! |---|---|---|---|---|
 //! | connections counted, accept queue swept, all cut at the deadline, upgrades too | yes | yes | yes | no |
-//! | requests counted until their body ends, with their route in the report | yes | yes (layer) | - | yes |
+//! | requests counted until their body ends, with their route in the report | yes | yes (layer) | yes (layer) | yes |
 //! | `Connection: close` on HTTP/1 in the lame duck | each client at its moment | a growing share of answers (layer) | - | a growing share of answers |
 //! | GOAWAY on HTTP/2 | a growing share in the lame duck | when `draining()` resolves | the same | the same |
 //! | streams told to end | yes | yes (layer) | yes (layer) | yes |

@@ -28,6 +28,9 @@ const CALL: Duration = Duration::from_secs(2);
 
 type Entry = Box<dyn prestop::registry::Registration>;
 
+/// What a port registers with, and as what.
+pub type Membership = (Box<dyn Registry>, Instance);
+
 /// The entries of both ports.
 pub struct Registration([Kept; 2]);
 
@@ -42,10 +45,7 @@ struct Kept {
 /// # Errors
 ///
 /// When the adapter can't be made.
-pub fn memberships(
-    args: &ReplicaArgs,
-    addresses: Addresses,
-) -> Result<[(Box<dyn Registry>, Instance); 2], String> {
+pub fn memberships(args: &ReplicaArgs, addresses: Addresses) -> Result<[Membership; 2], String> {
     let adapter = || {
         args.registry_kind
             .adapter(
@@ -90,7 +90,7 @@ impl Registration {
 }
 
 impl Kept {
-    async fn register((registry, instance): (Box<dyn Registry>, Instance)) -> Result<Self, String> {
+    async fn register((registry, instance): Membership) -> Result<Self, String> {
         let entry = register(&*registry, &instance)
             .await
             .map_err(|error| format!("registering: {error}"))?;

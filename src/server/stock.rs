@@ -286,7 +286,7 @@ pub struct DrainIncoming(futures::stream::BoxStream<'static, io::Result<DrainStr
 #[cfg(feature = "tonic")]
 impl DrainIncoming {
     /// From now on the coordinator of this handle waits for it to be swept and closed, which happens in
-    /// [`next`](Self::next).
+    /// `poll_next`.
     pub fn new(handle: &ShutdownHandle, listener: TcpListener) -> Self {
         let listener = DrainListener::new(handle, listener);
         let connections = futures::stream::unfold(listener, |mut listener| async move {

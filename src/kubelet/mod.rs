@@ -28,7 +28,7 @@
 //!
 //! # What it models
 //!
-//! The rules are those of Kubernetes 1.36, numbered as in [`_docs::kubelet`](crate::_docs::kubelet), with their sources.
+//! The rules are those of Kubernetes 1.36, numbered as in [`_docs::kubernetes`](crate::_docs::kubernetes#the-rules), with their sources.
 //!
 //! - The grace period by cause: deletion, force deletion, eviction, node shutdown, liveness and startup probes, a failed
 //!   postStart hook ([`Cause`]).

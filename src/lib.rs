@@ -67,10 +67,8 @@
 //! Default: `signal`, `server` (with `middleware`), `probe`. Opt-in:
 //!
 //! - servers: `axum` (`ConnectInfo` on the own loop, the probes as a `Router`, `c.listener`), `websocket`
-//!   (`StopSignal::websocket`), `tonic` (`c.incoming`);
-//! - registries: `memory` (the embedded one), `consul`, `etcd`, `zookeeper`, see [`registry`]; `tls` for `https` ones;
 //!   (`StopSignal::websocket`), `tonic` (`c.incoming`), `tonic-health` (`c.grpc_health`);
-//! - registries: `memory` (the embedded one), `consul`, `etcd`, `zookeeper`, see [`registry`];
+//! - registries: `memory` (the embedded one), `consul`, `etcd`, `zookeeper`, see [`registry`]; `tls` for `https` ones;
 //! - Kubernetes' hooks into the process: `hook`; the binary `prestop`: `cli`;
 //! - `process`: any program under the coordinator (Linux);
 //! - `kubelet`: stops a service as Kubernetes does, for tests;

@@ -108,20 +108,23 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/events", get(events))
         .route("/echo", get(echo));
     let listener = TcpListener::bind(address).await?;
-    let (h, address) = (c.handle(), listener.local_addr()?);
+    let h = c.handle();
+    let mut addresses = listener.local_addr()?.to_string();
     let web = serve(&h, listener, app);
+    let ready = h.wait_for(Phase::Ready);
+    // A stop before that has no lame duck: nobody was sent here yet.
+    let say = move |addresses| {
+        tokio::spawn(ready.map(move |()| writeln!(io::stdout(), "listening {addresses}")));
+    };
     let report = match args.next() {
         None => {
-            writeln!(io::stdout(), "listening {address}")?;
+            say(addresses);
             c.run(web).await?
         }
         Some(grpc) => {
             let listener = TcpListener::bind(grpc).await?;
-            writeln!(
-                io::stdout(),
-                "listening {address} {}",
-                listener.local_addr()?
-            )?;
+            addresses += &format!(" {}", listener.local_addr()?);
+            say(addresses);
             let grpc = tonic::transport::Server::builder()
                 .layer(c.layer())
                 .add_service(grpc::Demo)

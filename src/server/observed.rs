@@ -30,6 +30,7 @@ impl<IO> Observed<IO> {
         }
     }
 
+    #[cfg(feature = "tonic")]
     pub(super) const fn get_ref(&self) -> &IO {
         &self.io
     }

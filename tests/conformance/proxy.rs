@@ -88,6 +88,8 @@ async fn between(
             return;
         }
         let open = tokio::select! {
+            // A change comes before what was sent after it: `make` is over when a test's next call is on its way.
+            biased;
             changed = trouble.changed() => changed.is_ok(),
             read = client.read(&mut out) => match read {
                 Ok(length @ 1..) => match now {

@@ -47,20 +47,26 @@ const FLOORS: &[(&str, &[&str])] = &[
             "hook_socket",
             "registry::memory",
             "registry::etcd",
+            "registry::nacos",
             "registry::zookeeper",
             "registry::http",
+            "registry::dubbo",
         ],
     ),
     ("roof", &["facade", "docs"]),
     ("roof, upper", &["lib"]),
 ];
 
-/// What stands in a room and is shared with its neighbours: the one HTTP client, made for the HTTP registries.
+/// What stands in a room and is shared with its neighbours: the one HTTP client, made for the HTTP registries, and what
+/// Dubbo wants of each of its registries.
 const CLOSETS: &[(&str, &str)] = &[
     ("process", "registry::http"),
     ("registry::consul", "registry::http"),
     ("registry::etcd", "registry::http"),
     ("registry::memory", "registry::http"),
+    ("registry::nacos", "registry::dubbo"),
+    ("registry::nacos", "registry::http"),
+    ("registry::zookeeper", "registry::dubbo"),
 ];
 
 #[test]

@@ -21,6 +21,8 @@ public class Server {
         Child.endsWithItsParent(dir);
         System.setProperty("nacos.server.main.port", args[0]);
         System.setProperty("nacos.home", dir.toString());
+        // Its database, and the database's log.
+        System.setProperty("derby.system.home", dir.toString());
         System.setProperty("nacos.standalone", "true");
         // Before Spring has read its file.
         System.setProperty("nacos.remote.grpc.listen.ip", "127.0.0.1");

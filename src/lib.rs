@@ -71,6 +71,7 @@
 //! - registries: `memory` (the embedded one), `consul`, `etcd`, `zookeeper`, see [`registry`]; `tls` for `https` ones;
 //! - Kubernetes' hooks into the process: `hook`; the binary `prestop`: `cli`;
 //! - `process`: any program under the coordinator (Linux);
+//! - `check`: finds mistakes in manifests;
 //! - `kubelet`: stops a service as Kubernetes does, for tests;
 //! - `serde`: the report as JSON.
 //!
@@ -85,6 +86,9 @@
 #[path = "docs/mod.rs"]
 pub mod _docs;
 mod budget;
+#[cfg(feature = "check")]
+#[cfg_attr(docsrs, doc(cfg(feature = "check")))]
+pub mod check;
 mod coordinator;
 mod deadline;
 mod error;

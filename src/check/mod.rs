@@ -1,4 +1,4 @@
-//! Finds in a manifest what would lose requests in a rollout, before the deploy.
+//! Finds in manifests what would lose requests in a rollout, before the deploy.
 //!
 //! ```
 //! use prestop::check::{Rule, check};
@@ -15,249 +15,114 @@
 //!       containers:
 //!         - name: app
 //!           image: orders:1
-//!           env: [{ name: TERMINATION_GRACE_PERIOD_SECONDS, value: '30' }]
+//!           env:
+//!             - name: TERMINATION_GRACE_PERIOD_SECONDS
+//!               value: '30'
 //! ",
 //! )?;
 //! assert_eq!(findings[0].rule, Rule::PS101);
-//! assert_eq!(findings[0].place.line, 12);
+//! assert_eq!((findings[0].place.line, findings[0].container.as_deref()), (13, Some("app")));
 //! # Ok::<(), prestop::check::CheckError>(())
 //! ```
 //!
-//! The binary's `prestop check FILE...` is this with files, formats and exit codes. The rules, one section each:
-//! [`_docs::check`](crate::_docs::check).
-//!
-//! # Silencing a rule
-//!
-//! With a reason, or the silence is a finding itself (`PS001`): a comment in the line of the finding or the one above it,
-//! `# prestop: allow PS301 tini is the entry point`, or for a whole object the annotation
-//! `prestop.rs/allow: "PS301 tini is the entry point"`, several separated by `;`.
+//! The binary's `prestop check FILE...` is this with files, formats and exit codes. The rules, one section each, and how
+//! one is silenced with a reason: [`_docs::check`](crate::_docs::check).
 
+mod document;
+mod finding;
 mod hooks;
+mod object;
 mod pod;
 mod probes;
 mod rollout;
 mod rule;
+mod shell;
+mod signals;
 mod silence;
-mod yaml;
+mod template;
 
-use std::fmt;
-
+pub use document::Place;
+pub use finding::{CheckError, Checked, Finding};
 pub use rule::{Rule, Severity};
-pub use yaml::Place;
 
-use silence::Silences;
-use yaml::{Ask, Node};
-
-/// What a rule found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct Finding {
-    /// Which rule.
-    pub rule: Rule,
-    /// How bad it is.
-    pub severity: Severity,
-    /// Where in the text.
-    pub place: Place,
-    /// The object, as in `Deployment/orders`.
-    pub object: String,
-    /// What is wrong, and why that matters.
-    pub message: String,
-    /// What to do.
-    pub advice: String,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Place { line, column } = self.place;
-        let (severity, rule, object) = (self.severity, self.rule, &self.object);
-        writeln!(
-            f,
-            "{line}:{column}: {severity}[{rule}] {object}: {}",
-            self.message
-        )?;
-        write!(f, "    {}", self.advice)
-    }
-}
-
-/// A text that is not YAML.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CheckError {
-    /// What the parser found.
-    pub message: String,
-    /// Where.
-    pub place: Place,
-}
-
-impl fmt::Display for CheckError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Place { line, column } = self.place;
-        write!(f, "{line}:{column}: it is not YAML: {}", self.message)
-    }
-}
-
-impl std::error::Error for CheckError {}
+use document::Text;
+use finding::Found;
+use object::Object;
 
 /// Checks every Deployment, StatefulSet, DaemonSet, ReplicaSet, Pod, Job, CronJob and PodDisruptionBudget in a text of
-/// one or more YAML documents; what else is in it is passed over. Findings come in the order of their places.
+/// one or more YAML documents, in a `List` too; what else is in it is passed over. Findings come in the order of their
+/// places.
 ///
 /// # Errors
 ///
-/// When the text is not YAML, with line and column.
+/// When the text is not YAML, or a template that was not rendered; with line and column.
 pub fn check(text: &str) -> Result<Vec<Finding>, CheckError> {
-    let documents = yaml::documents(text)?;
-    let mut findings = Vec::new();
-    let objects: Vec<_> = documents.iter().flat_map(objects).collect();
-    for object in &objects {
-        let mut found = Found {
-            object: object.name(),
-            findings: Vec::new(),
-        };
-        object.check(&objects, &mut found);
-        let silences = Silences::of(object.node);
-        findings.extend(silences.apply(found));
+    match check_all([text]).pop() {
+        Some(checked) => checked.map(|checked| checked.findings),
+        None => Ok(Vec::new()),
     }
-    silence::comments(text, &mut findings);
-    findings.sort_by_key(|finding| (finding.place, finding.rule));
-    findings.dedup();
-    Ok(findings)
 }
 
-/// The document itself, or the items of a `List`.
-fn objects<'d, 't>(document: &'d Node<'t>) -> Vec<Object<'d, 't>> {
-    let kind = document.at("kind").and_then(Ask::text);
-    let nodes = match kind {
-        Some("List") => document
-            .at("items")
-            .map_or(&[][..], Ask::items)
-            .iter()
-            .collect(),
-        _ => vec![document],
-    };
-    let mut objects = Vec::new();
-    for node in nodes {
-        if let Some(kind) = node.at("kind").and_then(Ask::text) {
-            objects.push(Object { kind, node });
-        }
-    }
-    objects
-}
-
-/// A Kubernetes object.
-struct Object<'d, 't> {
-    kind: &'d str,
-    node: &'d Node<'t>,
-}
-
-impl<'d, 't> Object<'d, 't> {
-    fn name(&self) -> String {
-        let name = self.node.under(&["metadata", "name"]).and_then(Ask::text);
-        format!("{}/{}", self.kind, name.unwrap_or("?"))
-    }
-
-    /// The pod template: its metadata and its spec.
-    fn template(&self) -> Option<&'d Node<'t>> {
-        match self.kind {
-            "Pod" => Some(self.node),
-            "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "Job" => {
-                self.node.under(&["spec", "template"])
+/// Checks several texts that are applied together: a PodDisruptionBudget in one of them is held against a Deployment in
+/// another. One result for each, in their order.
+pub fn check_all<'t>(texts: impl IntoIterator<Item = &'t str>) -> Vec<Result<Checked, CheckError>> {
+    let texts: Vec<&str> = texts.into_iter().map(without_mark).collect();
+    let read: Vec<_> = texts.iter().map(|text| read(text)).collect();
+    let objects: Vec<Vec<Object<'_>>> = read
+        .iter()
+        .map(|text| text.as_ref().map(object::all).unwrap_or_default())
+        .collect();
+    let together: Vec<Object<'_>> = objects.iter().flatten().copied().collect();
+    let mut checked = Vec::with_capacity(texts.len());
+    for ((text, read), objects) in texts.iter().zip(&read).zip(&objects) {
+        checked.push(match read {
+            Err(error) => Err(error.clone()),
+            Ok(_) if objects.iter().any(|o| template::unrendered(*o).is_some()) => {
+                let at = objects.iter().find_map(|o| template::unrendered(*o));
+                Err(template::error(at.unwrap_or(Place { line: 1, column: 1 })))
             }
-            "CronJob" => self
-                .node
-                .under(&["spec", "jobTemplate", "spec", "template"]),
-            _ => None,
-        }
-    }
-
-    /// Whether others send it requests: not a Job.
-    fn serves(&self) -> bool {
-        !matches!(self.kind, "Job" | "CronJob")
-    }
-
-    fn check(&self, others: &[Object<'_, '_>], found: &mut Found) {
-        if let Some(template) = self.template()
-            && let Some(spec) = template.at("spec")
-        {
-            pod::check(self, template, spec, found);
-            hooks::check(spec, found);
-            probes::check(self, spec, found);
-        }
-        rollout::check(self, others, found);
-    }
-}
-
-/// What was found in one object.
-struct Found {
-    object: String,
-    findings: Vec<Finding>,
-}
-
-impl Found {
-    fn add(
-        &mut self,
-        rule: Rule,
-        at: &Node<'_>,
-        message: impl Into<String>,
-        advice: impl Into<String>,
-    ) {
-        self.findings.push(Finding {
-            rule,
-            severity: rule.severity(),
-            place: at.place(),
-            object: self.object.clone(),
-            message: message.into(),
-            advice: advice.into(),
+            Ok(read) => Ok(Checked {
+                findings: findings(text, read, objects, &together),
+                objects: objects.len(),
+                workloads: objects.iter().filter(|o| o.pod().is_some()).count(),
+            }),
         });
     }
+    checked
 }
 
-/// The containers that run as long as the pod, sidecars too.
-fn containers<'d, 't>(spec: &'d Node<'t>) -> impl Iterator<Item = &'d Node<'t>> {
-    let list = |key| spec.at(key).map_or(&[][..], Ask::items).iter();
-    let sidecars = list("initContainers").filter(|c| is_sidecar(c));
-    list("containers").chain(sidecars)
+/// Editors on Windows put a byte order mark first.
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
-fn is_sidecar(container: &Node<'_>) -> bool {
-    container.at("restartPolicy").and_then(Ask::text) == Some("Always")
+fn read(text: &str) -> Result<Text, CheckError> {
+    Text::read(text, silence::COMMENT).map_err(|error| template::explain(text, error))
 }
 
-fn name_of<'d>(container: &'d Node<'_>) -> &'d str {
-    container.at("name").and_then(Ask::text).unwrap_or("?")
-}
-
-/// The node of a variable's literal value.
-fn variable<'d, 't>(container: &'d Node<'t>, name: &str) -> Option<&'d Node<'t>> {
-    let variables = container.at("env").map_or(&[][..], Ask::items);
-    variables
-        .iter()
-        .find(|var| var.at("name").and_then(Ask::text) == Some(name))
-}
-
-/// The words of a command, in one line.
-fn words(node: Option<&Node<'_>>) -> Vec<String> {
-    let words = node.map_or(&[][..], Ask::items).iter();
-    words
-        .filter_map(|word| word.text().map(str::to_owned))
-        .collect()
-}
-
-/// What a port is by number, where its name is declared.
-fn port_number(container: &Node<'_>, port: &Node<'_>) -> Option<i64> {
-    if let Some(number) = port.number() {
-        return Some(number);
+fn findings(
+    text: &str,
+    read: &Text,
+    objects: &[Object<'_>],
+    together: &[Object<'_>],
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for object in objects {
+        let mut found = Found::new(object.name());
+        if let Some(pod) = object.pod() {
+            pod::check(*object, pod, &mut found);
+            signals::check(*object, pod, &mut found);
+            hooks::check(pod, &mut found);
+            probes::check(*object, pod, &mut found);
+        }
+        rollout::check(*object, together, &mut found);
+        if object.is_checked() {
+            object::twice(*object, objects, read, &mut found);
+        }
+        findings.extend(silence::by_annotations(*object, found));
     }
-    let name = port.text()?;
-    let ports = container.at("ports").map_or(&[][..], Ask::items);
-    let named = ports
-        .iter()
-        .find(|p| p.at("name").and_then(Ask::text) == Some(name))?;
-    named.at("containerPort").and_then(Ask::number)
-}
-
-/// The pod's grace period, 30 s where nothing is said.
-fn grace_of(spec: &Node<'_>) -> i64 {
-    let grace = spec.at("terminationGracePeriodSeconds");
-    grace.and_then(Ask::number).unwrap_or(30)
+    silence::by_comments(text, read, &mut findings);
+    findings.sort_by(|a, b| (a.place, a.rule).cmp(&(b.place, b.rule)));
+    findings.dedup();
+    findings
 }

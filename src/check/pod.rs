@@ -1,34 +1,23 @@
-//! The grace period, what the process knows of it, and who gets the stop signal.
+//! The grace period: what the process knows of it, and what has to fit into it.
 
 use std::time::Duration;
 
-use crate::budget::{Budget, GracePeriod, LameDuck};
+use crate::budget::{self, Budget, GracePeriod, LameDuck};
 
+use super::document::{Node, Place};
+use super::finding::Found;
+use super::hooks;
+use super::object::{Container, Object, Pod, number, wrong_type};
 use super::rule::Rule;
-use super::yaml::{Ask, Node};
-use super::{Found, Object, containers, grace_of, is_sidecar, name_of, variable, words};
 
 /// The annotation of the pod that says how long clients of a registry may still call.
 const VISIBILITY: &str = "prestop.rs/registry-visibility-seconds";
 
-/// Proxies that serve the container beside them, by the names that their projects give them.
-const PROXIES: [&str; 6] = [
-    "istio-proxy",
-    "linkerd-proxy",
-    "envoy",
-    "cloud-sql-proxy",
-    "cloudsql-proxy",
-    "vault-agent",
-];
-
-pub(super) fn check(
-    object: &Object<'_, '_>,
-    template: &Node<'_>,
-    spec: &Node<'_>,
-    found: &mut Found,
-) {
-    let grace = grace_of(spec);
-    let said = spec.at("terminationGracePeriodSeconds").unwrap_or(spec);
+pub(super) fn check(object: Object<'_>, pod: Pod<'_>, found: &mut Found) {
+    number(pod.spec.at("terminationGracePeriodSeconds"), found);
+    types(pod, found);
+    let Some(grace) = pod.grace() else { return };
+    let said = pod.grace_place();
     if grace == 0 {
         found.add(
             Rule::PS103,
@@ -44,187 +33,152 @@ pub(super) fn check(
             "give it at least 10 s",
         );
     }
-    for container in containers(spec) {
-        told(container, grace, spec, found);
-        if !is_sidecar(container) {
-            pid_1(container, found);
-        }
-        stop_signal(container, found);
+    for container in pod.running() {
+        found.container = container.name();
+        told(pod, container, grace, found);
+        fits(pod, container, grace, found);
     }
-    visibility(template, grace, found);
-    proxies(spec, found);
+    found.container = None;
+}
+
+/// What the API server refuses before any of this matters: numbers as values of variables, commands in one string.
+fn types(pod: Pod<'_>, found: &mut Found) {
+    for container in pod.running() {
+        found.container = container.name();
+        for value in container.0.list("env").filter_map(|var| var.at("value")) {
+            if !value.is_string() {
+                wrong_type(value, "a text, in quotes", found);
+            }
+        }
+        for key in ["command", "args"] {
+            if let Some(words) = container.0.at(key).filter(|words| !words.is_list()) {
+                wrong_type(words, "a list of words", found);
+            }
+        }
+    }
+    found.container = None;
 }
 
 /// `TERMINATION_GRACE_PERIOD_SECONDS` against the spec.
-fn told(container: &Node<'_>, grace: i64, spec: &Node<'_>, found: &mut Found) {
+fn told(pod: Pod<'_>, container: Container<'_>, grace: i64, found: &mut Found) {
     let name = GracePeriod::VARIABLE;
-    match variable(container, name) {
-        Some(var) => {
-            // From a ConfigMap, say: it is not known here.
-            let Some(value) = var.at("value") else { return };
-            let told = value.text().and_then(|text| text.parse().ok()).or(value.number());
-            if told != Some(grace) {
-                let text = value.text().map_or_else(|| "something else".to_owned(), str::to_owned);
-                let from = match spec.at("terminationGracePeriodSeconds") {
-                    Some(_) => "",
-                    None => " (the default)",
-                };
-                found.add(
-                    Rule::PS101,
-                    value,
-                    format!("{name} is {text:?}, but terminationGracePeriodSeconds is {grace}{from}: the process plans its stop by the wrong clock"),
-                    format!("set both to the same number: value: \"{grace}\""),
-                );
-            }
+    if let Some(value) = container.literal(name) {
+        let text = value.text().unwrap_or_default();
+        let told: Option<i64> = text.parse().ok();
+        if told != Some(grace) && grace > 0 {
+            let default = match pod.spec.at("terminationGracePeriodSeconds") {
+                Some(_) => "",
+                None => ", the default",
+            };
+            found.add(
+                Rule::PS101,
+                value.place,
+                format!("{name} is {text:?}, but terminationGracePeriodSeconds is {grace}{default}: the process plans its stop by the wrong clock"),
+                format!("say the same number in both: value: \"{grace}\""),
+            );
         }
-        None if grace != 30 && speaks_prestop(container) => found.add(
+    } else if grace != 30 && container.speaks_prestop() && !container.may_have(name) {
+        found.add(
             Rule::PS102,
-            container,
-            format!("container {} plans with 30 s, but terminationGracePeriodSeconds is {grace}: the downward API cannot tell it (kubernetes#50032)", name_of(container)),
+            container.0.place,
+            format!("the process plans with 30 s, but terminationGracePeriodSeconds is {grace}, which nothing in the pod tells it (kubernetes#50032)"),
             format!("add env {name}: \"{grace}\""),
-        ),
-        None => {}
-    }
-}
-
-/// A hook of ours, or a variable of ours, says that the crate is in there.
-fn speaks_prestop(container: &Node<'_>) -> bool {
-    let hook = container.under(&["lifecycle", "preStop"]);
-    let exec = words(hook.and_then(|hook| hook.under(&["exec", "command"])));
-    let path = hook
-        .and_then(|hook| hook.under(&["httpGet", "path"]))
-        .and_then(Ask::text);
-    exec.iter().any(|word| word.ends_with("prestop"))
-        || path == Some("/prestop")
-        || ["PRESTOP_SOCKET", "PRESTOP_HOOK_TOKEN"]
-            .iter()
-            .any(|name| variable(container, name).is_some())
-}
-
-/// A shell that does not `exec` its program keeps SIGTERM to itself.
-fn pid_1(container: &Node<'_>, found: &mut Found) {
-    let command = container.at("command");
-    let mut all = words(command);
-    all.extend(words(container.at("args")));
-    let Some(shell) = all
-        .first()
-        .map(|first| first.rsplit('/').next().unwrap_or(first))
-    else {
-        return;
-    };
-    if command.is_none() || !["sh", "bash", "ash", "dash", "zsh"].contains(&shell) {
-        return;
-    }
-    let Some(at) = all
-        .iter()
-        .position(|word| word.starts_with('-') && word.ends_with('c'))
-    else {
-        return;
-    };
-    let Some(script) = all.get(at + 1) else {
-        return;
-    };
-    let last = script
-        .lines()
-        .rev()
-        .map(str::trim)
-        .find(|line| !line.is_empty() && !line.starts_with('#'));
-    let last = last.and_then(|line| {
-        line.rsplit([';', '&'])
-            .map(str::trim)
-            .find(|part| !part.is_empty())
-    });
-    let hands_on = last.is_some_and(|last| last.starts_with("exec "));
-    if !hands_on && !script.contains("trap ") {
-        found.add(
-            Rule::PS301,
-            command.unwrap_or(container),
-            format!("PID 1 of container {} is a shell: it does not hand SIGTERM on, so the program hears nothing and is killed when the grace period is over", name_of(container)),
-            "start the program with `exec`, or give it as the command without a shell",
         );
     }
 }
 
-fn stop_signal(container: &Node<'_>, found: &mut Found) {
-    let Some(signal) = container.under(&["lifecycle", "stopSignal"]) else {
+/// The budget that the crate itself will make of what the manifest says.
+fn fits(pod: Pod<'_>, container: Container<'_>, grace: i64, found: &mut Found) {
+    let annotation = pod.annotation(VISIBILITY);
+    if !container.speaks_prestop() && annotation.is_none() {
         return;
-    };
-    match signal.text() {
-        Some("SIGTERM" | "SIGINT") | None => {}
-        Some("SIGKILL") => found.add(
-            Rule::PS303,
-            signal,
-            "SIGKILL as the stop signal ends the program without any of its grace period",
-            "remove lifecycle.stopSignal",
-        ),
-        Some(other) => found.add(
-            Rule::PS302,
-            signal,
-            format!("the stop signal is {other} (KEP-4960, off by default before 1.36): a program that has no handler for it dies, or as PID 1 ignores it"),
-            "a service with this crate hears SIGTERM and SIGINT; SIGQUIT by `.signals(Signals::default().and_quit())`",
-        ),
     }
-}
-
-/// What the pod says of its registries, against the budget that the crate itself would make.
-fn visibility(template: &Node<'_>, grace: i64, found: &mut Found) {
-    let Some(said) = template.under(&["metadata", "annotations", VISIBILITY]) else {
-        return;
-    };
-    let seconds = said
-        .text()
-        .and_then(|text| text.parse().ok())
-        .or(said.number());
-    let Some(seconds) = seconds.and_then(|seconds| u64::try_from(seconds).ok()) else {
-        found.add(
-            Rule::PS105,
-            said,
-            format!("{VISIBILITY} is not a number of seconds"),
-            "65 for Eureka, say; in quotes, as all annotations",
-        );
-        return;
-    };
     let Some(grace) = u64::try_from(grace)
         .ok()
         .and_then(|g| GracePeriod::from_secs(g).ok())
     else {
         return;
     };
+    let lame_duck = setting(container, "PRESTOP_LAME_DUCK", "--lame-duck", found);
+    let visibility = match annotation {
+        // Of the pod: its first container is the service.
+        Some(said) if !container.is_sidecar() => length(said, VISIBILITY, found),
+        _ => setting(container, "PRESTOP_VISIBILITY", "--visibility", found),
+    };
+    let told = container.literal(budget::SLEEP_VARIABLE);
+    let told = told.and_then(|value| budget::sleep_from(value.text()?));
+    let slept = container.hook("preStop").and_then(hooks::slept);
+    let slept = slept.and_then(|slept| Duration::try_from_secs_f64(slept.seconds).ok());
     let budget = Budget {
         grace,
-        pre_stop_elapsed: Duration::ZERO,
+        pre_stop_elapsed: slept.or(told).unwrap_or_default(),
         lame_duck: LameDuck {
+            length: lame_duck.map(|(length, _)| length),
+            until_quiet: None,
             on_kubernetes: true,
-            ..LameDuck::default()
         },
         longest_hook: None,
-        visibility: Some(("registry".to_owned(), Duration::from_secs(seconds))),
+        visibility: visibility.map(|(length, _)| ("registry".to_owned(), length)),
     };
-    if let Err(error) = budget.check() {
-        found.add(
-            Rule::PS105,
-            said,
-            error.to_string(),
-            "build() fails with the same arithmetic, in the pod",
-        );
+    if budget.pre_stop_elapsed + Duration::from_secs(2) >= budget.grace.length() {
+        // PS201 has said so.
+        return;
+    }
+    let Err(error) = budget.check() else { return };
+    let advice = "the process refuses to start with the same arithmetic (`build` fails)";
+    let without = Budget {
+        visibility: None,
+        ..budget
+    };
+    match visibility {
+        Some((_, at)) if without.check().is_ok() => {
+            found.add(Rule::PS105, at, error.to_string(), advice);
+        }
+        _ => {
+            let at = lame_duck.map_or(pod.grace_place(), |(_, at)| at);
+            found.add(Rule::PS107, at, error.to_string(), advice);
+        }
     }
 }
 
-fn proxies(spec: &Node<'_>, found: &mut Found) {
-    let containers = spec.at("containers").map_or(&[][..], Ask::items);
-    if containers.len() < 2 {
-        return;
-    }
-    for container in containers {
-        let name = name_of(container);
-        let waits = container.under(&["lifecycle", "preStop"]).is_some();
-        if PROXIES.contains(&name) && !waits {
-            found.add(
-                Rule::PS504,
-                container,
-                format!("{name} gets SIGTERM at the same moment as the service behind it, and may be gone before the service has drained"),
-                "make it a native sidecar (an init container with `restartPolicy: Always`), which is stopped last, or give it a preStop hook that waits",
-            );
+/// A length that `prestop run` takes from a variable or from its arguments, and where it stands.
+fn setting(
+    container: Container<'_>,
+    variable: &str,
+    flag: &str,
+    found: &mut Found,
+) -> Option<(Duration, Place)> {
+    let words = || container.0.list("command").chain(container.0.list("args"));
+    let texts: Vec<Node<'_>> = words().collect();
+    for (at, word) in texts.iter().enumerate() {
+        match word.text()?.strip_prefix(flag) {
+            Some("") => return length(*texts.get(at + 1)?, flag, found),
+            Some(rest) if rest.starts_with('=') => {
+                return seconds(&rest[1..]).map(|length| (length, word.place));
+            }
+            _ if word.text() == Some("--") => break,
+            _ => {}
         }
     }
+    length(container.literal(variable)?, variable, found)
+}
+
+fn length(said: Node<'_>, name: &str, found: &mut Found) -> Option<(Duration, Place)> {
+    let text = said.text().unwrap_or_default();
+    let length = seconds(text);
+    if length.is_none() {
+        found.add(
+            Rule::PS105,
+            said.place,
+            format!("{name} is {text:?}, which is no number of seconds"),
+            "65 for Eureka, say; in quotes, as all annotations and variables",
+        );
+    }
+    length.map(|length| (length, said.place))
+}
+
+/// `25`, `25s`, `0.5`: as the binary reads them.
+fn seconds(text: &str) -> Option<Duration> {
+    let number = text.strip_suffix('s').unwrap_or(text).parse().ok()?;
+    Duration::try_from_secs_f64(number).ok()
 }

@@ -1,148 +1,229 @@
 //! Probes.
 
+use super::document::Node;
+use super::finding::Found;
+use super::object::{Container, Object, Pod, number};
 use super::rule::Rule;
-use super::yaml::{Ask, Node};
-use super::{Found, Object, containers, grace_of, is_sidecar, name_of, port_number};
 
-/// Longer than this, and the lame duck is over before the endpoint leaves by its probe.
-const SLOW: i64 = 15;
+/// Seconds until a failing pod gets no more requests, at the most: the kubelet's defaults are 3 failures 10 s apart.
+const SLOW: i64 = 30;
+
+/// Seconds that a start may take before liveness kills it, at the least.
+const PATIENCE: i64 = 10;
 
 /// What services call the thing that says "send me nothing".
-const READY: [&str; 4] = ["/readyz", "/ready", "/readiness", "/health/ready"];
+const READY: [&str; 9] = [
+    "/readyz",
+    "/ready",
+    "/readiness",
+    "/health/ready",
+    "/health/readiness",
+    "/healthz/ready",
+    "/-/ready",
+    "/q/health/ready",
+    "/actuator/health/readiness",
+];
 
-pub(super) fn check(object: &Object<'_, '_>, spec: &Node<'_>, found: &mut Found) {
-    for container in containers(spec) {
-        let name = name_of(container);
-        for kind in ["readinessProbe", "livenessProbe", "startupProbe"] {
-            if let Some(probe) = container.at(kind) {
-                each(container, kind, probe, found);
+/// What they call the thing that says "do not kill me".
+const ALIVE: [&str; 8] = [
+    "/livez",
+    "/live",
+    "/liveness",
+    "/health/live",
+    "/health/liveness",
+    "/-/healthy",
+    "/q/health/live",
+    "/actuator/health/liveness",
+];
+
+const PROBES: [&str; 3] = ["readinessProbe", "livenessProbe", "startupProbe"];
+
+pub(super) fn check(object: Object<'_>, pod: Pod<'_>, found: &mut Found) {
+    let mut complete = true;
+    for container in pod.running() {
+        found.container = container.name();
+        complete &= container.is_whole();
+        for kind in PROBES {
+            if let Some(probe) = container.0.at(kind) {
+                each(pod, container, kind, probe, found);
             }
         }
-        let has_ports = !container.at("ports").map_or(&[][..], Ask::items).is_empty();
-        if object.serves()
-            && has_ports
-            && !is_sidecar(container)
-            && container.at("readinessProbe").is_none()
-        {
-            found.add(
-                Rule::PS401,
-                container,
-                format!("container {name} has ports and no readiness probe: it gets requests as soon as it was started, and Kubernetes cannot see that it has begun to stop"),
-                "add readinessProbe: { httpGet: { path: /readyz, port: .. }, periodSeconds: 2 }",
-            );
-        }
-        if let Some(liveness) = container.at("livenessProbe") {
+        if let Some(liveness) = container.0.at("livenessProbe") {
             alive(container, liveness, found);
-            shortened(spec, liveness, found);
         }
-        if let Some(readiness) = container.at("readinessProbe") {
+        if let Some(readiness) = container.0.at("readinessProbe").filter(|_| object.serves()) {
             ready(readiness, found);
         }
     }
+    let probed = pod
+        .running()
+        .any(|container| container.0.at("readinessProbe").is_some());
+    if object.serves() && complete && !probed {
+        missing(pod, found);
+    }
+    found.container = None;
 }
 
-fn number(probe: &Node<'_>, key: &str, default: i64) -> i64 {
-    probe.at(key).and_then(Ask::number).unwrap_or(default)
+/// No container of the pod has a readiness probe: the first that takes requests is named.
+fn missing(pod: Pod<'_>, found: &mut Found) {
+    // Nobody's request is lost where only a monitoring system or the kubelet asks.
+    let for_others = |port: Node<'_>| {
+        let name = port.text_at("name").unwrap_or_default();
+        ![
+            "metric", "prom", "monitor", "health", "probe", "debug", "pprof",
+        ]
+        .iter()
+        .any(|word| name.contains(word))
+    };
+    let Some(container) = pod.containers().find(|c| c.0.list("ports").any(for_others)) else {
+        return;
+    };
+    found.container = container.name();
+    found.add(
+        Rule::PS401,
+        container.0.place,
+        "the container has ports and no readiness probe: it gets requests as soon as it was started, before it can answer them",
+        "add readinessProbe: { httpGet: { path: /readyz, port: .. }, periodSeconds: 2 }",
+    );
 }
 
-fn each(container: &Node<'_>, kind: &str, probe: &Node<'_>, found: &mut Found) {
+fn seconds(probe: Node<'_>, key: &str, default: i64) -> i64 {
+    probe.at(key).and_then(Node::number).unwrap_or(default)
+}
+
+/// What holds for each of the three.
+fn each(pod: Pod<'_>, container: Container<'_>, kind: &str, probe: Node<'_>, found: &mut Found) {
+    for key in [
+        "initialDelaySeconds",
+        "periodSeconds",
+        "timeoutSeconds",
+        "failureThreshold",
+        "successThreshold",
+        "terminationGracePeriodSeconds",
+    ] {
+        number(probe.at(key), found);
+    }
     for action in ["httpGet", "tcpSocket"] {
         if let Some(port) = probe.under(&[action, "port"])
-            && port_number(container, port).is_none()
+            && container.port(port).is_none()
         {
             found.add(
                 Rule::PS208,
-                port,
+                port.place,
                 format!(
-                    "container {} declares no port of this name: its {kind} always fails",
-                    name_of(container)
+                    "the container declares no port of the name {:?}: its {kind} always fails",
+                    port.text().unwrap_or_default()
                 ),
                 "declare it under `ports`, or give the number",
             );
         }
     }
-    let (timeout, period) = (
-        number(probe, "timeoutSeconds", 1),
-        number(probe, "periodSeconds", 10),
-    );
-    if timeout > period {
+    let timeout = seconds(probe, "timeoutSeconds", 1);
+    let period = seconds(probe, "periodSeconds", 10);
+    // A command may be slow and meant so.
+    if timeout > period && probe.at("exec").is_none() {
+        let at = probe.at("timeoutSeconds").unwrap_or(probe).place;
         found.add(
             Rule::PS405,
-            probe,
-            format!("{kind} may take {timeout} s and is asked every {period} s: it is noticed later than it looks"),
-            "make timeoutSeconds shorter than periodSeconds",
+            at,
+            format!("{kind} may take {timeout} s and is asked every {period} s: a failure is noticed later than it looks"),
+            "make timeoutSeconds no longer than periodSeconds",
         );
     }
-}
-
-fn alive(container: &Node<'_>, liveness: &Node<'_>, found: &mut Found) {
-    let asked = |probe: &Node<'_>| {
-        let get = probe.at("httpGet")?;
-        let path = get.at("path").and_then(Ask::text).unwrap_or("/").to_owned();
-        Some((
-            path,
-            get.at("port").and_then(|port| port_number(container, port)),
-        ))
-    };
-    let liveness_asks = asked(liveness);
-    let same = container
-        .at("readinessProbe")
-        .and_then(asked)
-        .is_some_and(|r| Some(&r) == liveness_asks.as_ref());
-    let ready_path = liveness_asks
-        .as_ref()
-        .is_some_and(|(path, _)| READY.contains(&path.as_str()));
-    // One check for both is right for neither, unless it never fails while draining; a path that says "ready" does.
-    if ready_path || (same && liveness_asks.is_some_and(|(path, _)| path != "/")) {
-        found.add(
-            Rule::PS402,
-            liveness,
-            "liveness asks what readiness asks: it fails while the service drains, or waits for a database, and the kubelet kills it for that",
-            "ask /livez, which stays green to the end",
-        );
-    }
-    let grace = number(liveness, "initialDelaySeconds", 0);
-    let patience =
-        grace + number(liveness, "periodSeconds", 10) * number(liveness, "failureThreshold", 3);
-    if container.at("startupProbe").is_none() && patience < 10 {
-        found.add(
-            Rule::PS404,
-            liveness,
-            format!("a start that takes longer than {patience} s is killed by its liveness probe, over and over"),
-            "add a startupProbe: { httpGet: { path: /startupz, .. }, periodSeconds: 1, failureThreshold: 60 }",
-        );
-    }
-}
-
-/// A probe's own grace period, which a kill by liveness gets instead of the pod's.
-fn shortened(spec: &Node<'_>, liveness: &Node<'_>, found: &mut Found) {
-    let Some(own) = liveness.at("terminationGracePeriodSeconds") else {
-        return;
-    };
-    let grace = grace_of(spec);
-    if let Some(seconds) = own.number()
+    let own = probe.at("terminationGracePeriodSeconds");
+    if let (Some(own), Some(grace)) = (own, pod.grace())
+        && let Some(seconds) = own.number()
         && seconds < grace
     {
         found.add(
             Rule::PS106,
-            own,
-            format!("a kill by liveness gets {seconds} s, not the {grace} s of the pod, and the process cannot see the difference"),
+            own.place,
+            format!("a kill by {kind} gets {seconds} s, not the {grace} s of the pod, and the process cannot see the difference"),
             "leave it out, unless a hung process is worth the cut requests",
         );
     }
 }
 
-fn ready(readiness: &Node<'_>, found: &mut Found) {
-    let (period, threshold) = (
-        number(readiness, "periodSeconds", 10),
-        number(readiness, "failureThreshold", 3),
-    );
-    if period * threshold > 2 * SLOW {
+/// What a probe asks, so that two can be compared.
+#[derive(PartialEq, Eq)]
+enum Asks<'d> {
+    Http(&'d str, Option<i64>),
+    Grpc(Option<i64>, Option<&'d str>),
+    Exec(Vec<&'d str>),
+}
+
+fn asks<'d>(container: Container<'d>, probe: Node<'d>) -> Option<Asks<'d>> {
+    let port = |action: Node<'d>| action.at("port").and_then(|port| container.port(port));
+    if let Some(get) = probe.at("httpGet") {
+        return Some(Asks::Http(path(get), port(get)));
+    }
+    if let Some(grpc) = probe.at("grpc") {
+        return Some(Asks::Grpc(port(grpc), grpc.text_at("service")));
+    }
+    let command = probe.under(&["exec", "command"])?;
+    Some(Asks::Exec(command.items().filter_map(Node::text).collect()))
+}
+
+/// Without what comes behind a `?`, and without a slash at its end.
+fn path(get: Node<'_>) -> &str {
+    let path = get.text_at("path").unwrap_or("/");
+    path.split('?').next().unwrap_or(path).trim_end_matches('/')
+}
+
+fn alive(container: Container<'_>, liveness: Node<'_>, found: &mut Found) {
+    let asked = asks(container, liveness);
+    let readiness = container
+        .0
+        .at("readinessProbe")
+        .and_then(|probe| asks(container, probe));
+    let by_its_name = matches!(asked, Some(Asks::Http(path, _)) if READY.contains(&path));
+    // With this crate readiness fails while it drains, whatever it is asked by. Of others that is not known.
+    let the_same = container.speaks_prestop() && asked.is_some() && asked == readiness;
+    if by_its_name || the_same {
+        found.add(
+            Rule::PS402,
+            liveness.place,
+            "liveness asks what readiness asks, which fails while the service starts, waits for a database or drains: the kubelet then kills a process that is at work",
+            "ask /livez, which stays green to the end",
+        );
+    }
+    let patience = seconds(liveness, "initialDelaySeconds", 0)
+        + seconds(liveness, "periodSeconds", 10).saturating_mul(seconds(
+            liveness,
+            "failureThreshold",
+            3,
+        ));
+    if container.0.at("startupProbe").is_none() && patience < PATIENCE && container.is_whole() {
+        found.add(
+            Rule::PS404,
+            liveness.place,
+            format!("a start that takes longer than {patience} s is killed by its liveness probe, over and over"),
+            "add a startupProbe: { httpGet: { path: /startupz, port: .. }, periodSeconds: 1, failureThreshold: 60 }",
+        );
+    }
+}
+
+fn ready(readiness: Node<'_>, found: &mut Found) {
+    let period = seconds(readiness, "periodSeconds", 10);
+    let threshold = seconds(readiness, "failureThreshold", 3);
+    let until = period.saturating_mul(threshold);
+    if until > SLOW {
         found.add(
             Rule::PS403,
-            readiness,
-            format!("{threshold} failures {period} s apart: it takes up to {} s until a failing pod gets no more requests", period * threshold),
+            readiness.place,
+            format!("{threshold} failures {period} s apart: it takes up to {until} s until a failing pod gets no more requests"),
             "periodSeconds: 2, failureThreshold: 2",
+        );
+    }
+    if let Some(get) = readiness
+        .at("httpGet")
+        .filter(|get| ALIVE.contains(&path(*get)))
+    {
+        found.add(
+            Rule::PS406,
+            get.place,
+            "readiness asks what liveness asks, which is green as long as the process runs: balancers that go by it send requests before the service is ready, and while it drains",
+            "ask /readyz",
         );
     }
 }

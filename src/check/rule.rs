@@ -3,6 +3,7 @@
 use std::fmt;
 
 /// How bad a finding is.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(
     feature = "serde",
@@ -27,7 +28,7 @@ impl fmt::Display for Severity {
 
 macro_rules! rules {
     ($($id:ident $severity:ident $title:literal)*) => {
-        /// A rule of the check.
+        /// A rule of the check. Its section in [`_docs::check`](crate::_docs::check) says why it is one, with the source.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
         pub enum Rule {
@@ -54,6 +55,12 @@ macro_rules! rules {
                 }
             }
 
+            /// The rule of this id.
+            #[must_use]
+            pub fn by_id(id: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|rule| rule.id() == id)
+            }
+
             /// How bad that is.
             #[must_use]
             pub const fn severity(self) -> Severity {
@@ -68,35 +75,39 @@ macro_rules! rules {
 rules! {
     PS001 Error "silenced without a reason"
     PS002 Warning "silenced, but there is nothing to silence"
+    PS003 Error "key stands twice"
+    PS004 Error "value of the wrong type"
     PS101 Error "grace period in the environment differs from the spec"
     PS102 Warning "grace period is not told to the process"
     PS103 Error "grace period of zero kills at once"
     PS104 Warning "grace period too short for a lame duck"
     PS105 Error "declared registry visibility does not fit"
     PS106 Warning "probe shortens the grace period"
+    PS107 Error "stop does not fit into the grace period"
     PS201 Error "preStop sleep leaves no time for the process"
-    PS202 Warning "preStop sleep is not told to the process"
+    PS202 Warning "preStop sleep is not what the process is told"
     PS203 Warning "sleep by a command in the image"
     PS204 Error "hook returns before the program has stopped"
     PS205 Warning "hook waits without a bound for the program to go"
-    PS206 Error "tcpSocket hook always fails"
+    PS206 Error "hook that always fails"
     PS207 Error "httpGet hook without host on the host's network"
     PS208 Error "port name is not declared"
     PS209 Warning "hook's port is not the probes' port"
     PS210 Error "preStop request without its token"
     PS211 Warning "hook over HTTPS is not verified"
     PS212 Error "hook's socket cannot be created"
-    PS213 Warning "postStart is none for what must be done first"
-    PS301 Error "shell as PID 1 swallows SIGTERM"
-    PS302 Warning "stop signal must be one that the program expects"
+    PS301 Error "shell as PID 1 keeps SIGTERM to itself"
+    PS302 Warning "stop signal that means something else to the process"
     PS303 Error "SIGKILL as stop signal"
+    PS304 Error "stop signal without the operating system"
     PS401 Warning "no readiness probe"
-    PS402 Error "liveness fails while draining"
+    PS402 Error "liveness asks for readiness"
     PS403 Warning "readiness is slow to notice"
     PS404 Warning "liveness without a startup probe may kill a slow start"
-    PS405 Error "probe's timeout is longer than its period"
+    PS405 Warning "probe's timeout is longer than its period"
+    PS406 Warning "readiness asks for liveness"
     PS501 Error "rollout removes the last pod"
-    PS502 Warning "pods are replaced all at once"
+    PS502 Warning "rollout removes most pods at once"
     PS503 Warning "disruption budget that never allows a disruption"
     PS504 Warning "proxy is stopped beside the service it serves"
 }

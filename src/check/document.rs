@@ -385,7 +385,11 @@ impl<'d> Node<'d> {
 
     /// A whole number, which is not in quotes.
     pub(super) fn number(self) -> Option<i64> {
-        self.plain()?.parse().ok()
+        let text = self.plain()?;
+        let by_radix = [("0x", 16), ("0o", 8), ("0b", 2)]
+            .into_iter()
+            .find_map(|(mark, radix)| i64::from_str_radix(text.strip_prefix(mark)?, radix).ok());
+        by_radix.or_else(|| text.parse().ok())
     }
 
     /// Whether it would be taken for a string: in quotes, or nothing else.

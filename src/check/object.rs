@@ -222,7 +222,7 @@ impl<'d> Container<'d> {
             .into_iter()
             .filter_map(|kind| self.hook(kind));
         let by_hook = hooks.any(|hook| {
-            let exec = hook.at("exec").map_or(false, |exec| {
+            let exec = hook.at("exec").is_some_and(|exec| {
                 exec.list("command")
                     .filter_map(Node::text)
                     .take(2)
@@ -231,13 +231,20 @@ impl<'d> Container<'d> {
             let path = hook.under(&["httpGet", "path"]).and_then(Node::text);
             exec || path == Some("/prestop")
         });
-        let mut probes = ["readinessProbe", "livenessProbe", "startupProbe"]
-            .into_iter()
-            .filter_map(|kind| self.0.under(&[kind, "httpGet"])?.text_at("path"));
+        let probes = ["readinessProbe", "livenessProbe", "startupProbe"];
+        let asks = |path: &str| {
+            let mut paths = probes.iter().filter_map(|kind| {
+                let get = self.0.under(&[kind, "httpGet"])?;
+                get.text_at("path")
+            });
+            paths.any(|asked| asked == path)
+        };
         by_variable
             || by_hook
             || self.words().first().is_some_and(|word| is_ours(word))
-            || probes.any(|path| ["/readyz", "/livez", "/startupz"].contains(&path))
+            // Each alone is asked of many programs.
+            || asks("/startupz")
+            || asks("/readyz") && asks("/livez")
     }
 }
 

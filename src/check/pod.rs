@@ -77,7 +77,7 @@ fn told(pod: Pod<'_>, container: Container<'_>, grace: i64, found: &mut Found) {
                 format!("say the same number in both: value: \"{grace}\""),
             );
         }
-    } else if grace != 30 && container.speaks_prestop() && !container.may_have(name) {
+    } else if grace > 0 && grace != 30 && container.speaks_prestop() && !container.may_have(name) {
         found.add(
             Rule::PS102,
             container.0.place,

@@ -5,8 +5,9 @@ use super::finding::Found;
 use super::object::{Container, Object, Pod, number};
 use super::rule::Rule;
 
-/// Seconds until a failing pod gets no more requests, at the most: the kubelet's defaults are 3 failures 10 s apart.
-const SLOW: i64 = 30;
+/// Seconds until a failing pod gets no more requests, at the most. The kubelet's defaults are 3 failures 10 s apart, and
+/// Istio's 4 failures 15 s apart.
+const SLOW: i64 = 60;
 
 /// Seconds that a start may take before liveness kills it, at the least.
 const PATIENCE: i64 = 10;

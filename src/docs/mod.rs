@@ -23,6 +23,11 @@ pub mod registries {}
 #[doc = include_str!("hooks.md")]
 pub mod hooks {}
 
+// Its snippets call the check.
+#[cfg(feature = "check")]
+#[doc = include_str!("check.md")]
+pub mod check {}
+
 #[doc = include_str!("process.md")]
 pub mod process {}
 

@@ -54,7 +54,7 @@ fn at(name: &str, place: Option<(usize, usize)>) -> String {
     }
 }
 
-/// `error[PS301] Deployment/orders, container app: what is wrong`.
+/// `Deployment/orders, container app: what is wrong`.
 fn what(finding: &Finding) -> String {
     let container = finding.container.as_ref();
     let container = container.map_or_else(String::new, |name| format!(", container {name}"));
@@ -69,14 +69,10 @@ fn text(out: &mut impl Write, looked: &[Looked], printed: &[Printed<'_>]) -> io:
     } in printed
     {
         let place = Some((finding.place.line, finding.place.column));
-        let severity = if *counts {
-            finding.severity
-        } else {
-            Severity::Warning
-        };
+        let said = severity(finding, *counts);
         writeln!(
             out,
-            "{}: {severity}[{}] {}",
+            "{}: {said}[{}] {}",
             at(file, place),
             finding.rule,
             what(finding)
@@ -97,14 +93,21 @@ fn text(out: &mut impl Write, looked: &[Looked], printed: &[Printed<'_>]) -> io:
     if printed.is_empty() {
         return writeln!(out, "nothing found: {of}");
     }
-    let errors = printed
-        .iter()
-        .filter(|p| p.finding.severity == Severity::Error)
-        .count();
+    let is_error = |p: &&Printed<'_>| severity(p.finding, p.counts) == Severity::Error;
+    let errors = printed.iter().filter(is_error).count();
     let all = count(printed.len(), "finding");
     let warnings = count(printed.len() - errors, "warning");
     writeln!(out, "{all} ({}, {warnings}): {of}", count(errors, "error"))?;
     writeln!(out, "why, and what to write instead: {PAGE}")
+}
+
+/// What does not count is not called an error.
+const fn severity(finding: &Finding, counts: bool) -> Severity {
+    if counts {
+        finding.severity
+    } else {
+        Severity::Warning
+    }
 }
 
 fn count(number: usize, what: &str) -> String {
@@ -149,15 +152,11 @@ fn github(out: &mut impl Write, looked: &[Looked], printed: &[Printed<'_>]) -> i
         counts,
     } in printed
     {
-        let severity = if *counts {
-            finding.severity
-        } else {
-            Severity::Warning
-        };
+        let said = severity(finding, *counts);
         let title = format!("{} {}", finding.rule, finding.rule.title());
         let message = format!("{}\n{}", what(finding), finding.advice);
         let place = Some((finding.place.line, finding.place.column));
-        command(out, &severity.to_string(), file, place, &title, &message)?;
+        command(out, &said.to_string(), file, place, &title, &message)?;
     }
     for (name, trouble) in troubles(looked) {
         command(

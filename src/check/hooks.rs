@@ -251,7 +251,7 @@ fn command(hook: Node<'_>, found: &mut Found) {
             Rule::PS204,
             command.place,
             format!("`{with}` asks the program to stop and returns: the hook ends at once, and the stop signal that follows overrides what was asked for, such as nginx's graceful quit by a fast one"),
-            "drop the hook and set STOPSIGNAL in the image; or wait for the program: `prestop stop --signal QUIT --within 25s`, or run it under `prestop run`",
+            "drop the hook and set STOPSIGNAL in the image; or wait for the program: `prestop stop --name nginx --signal QUIT --within 25s`, or run it under `prestop run`",
         );
         return;
     }
@@ -264,7 +264,7 @@ fn command(hook: Node<'_>, found: &mut Found) {
             Rule::PS205,
             command.place,
             "the loop has no bound of its own, polls once a second, and dies with PID 1 (event FailedPreStopHook although all went well)",
-            "use `prestop stop --signal TERM --within 25s`, or no hook",
+            "use `prestop stop --name PROGRAM --within 25s`, or no hook",
         );
     }
 }

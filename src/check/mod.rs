@@ -97,7 +97,7 @@ fn without_mark(text: &str) -> &str {
 }
 
 fn read(text: &str) -> Result<Text, CheckError> {
-    Text::read(text, silence::COMMENT).map_err(|error| template::explain(text, error))
+    Text::read(text, silence::COMMENT).map_err(|error| template::explain(text, &error))
 }
 
 fn findings(
@@ -122,7 +122,7 @@ fn findings(
         findings.extend(silence::by_annotations(*object, found));
     }
     silence::by_comments(text, read, &mut findings);
-    findings.sort_by(|a, b| (a.place, a.rule).cmp(&(b.place, b.rule)));
+    findings.sort_by_key(|finding| (finding.place, finding.rule));
     findings.dedup();
     findings
 }

@@ -185,13 +185,10 @@ fn budget(object: Object<'_>, together: &[Object<'_>], found: &mut Found) {
         );
     };
     let spec = |key: &str| object.node.under(&["spec", key]);
-    if let Some(node) = spec("maxUnavailable") {
-        match Amount::of(Some(node), found) {
-            Some(Amount::Number(0) | Amount::Percent(0)) => {
-                never(node, "maxUnavailable is 0".to_owned(), found);
-            }
-            _ => {}
-        }
+    if let Some(node) = spec("maxUnavailable")
+        && let Some(Amount::Number(0) | Amount::Percent(0)) = Amount::of(Some(node), found)
+    {
+        never(node, "maxUnavailable is 0".to_owned(), found);
     }
     let Some(node) = spec("minAvailable") else {
         return;

@@ -8,7 +8,7 @@ const ADVICE: &str = "this looks like a template (`{{`), and only what it render
     `helm template RELEASE CHART | prestop check -`, or `kubectl kustomize DIRECTORY | prestop check -`";
 
 /// What the parser found, and why, where that is known.
-pub(super) fn explain(text: &str, error: CheckError) -> CheckError {
+pub(super) fn explain(text: &str, error: &CheckError) -> CheckError {
     let mut lines = text.lines().take(error.place.line);
     if lines.any(|line| !line.trim_start().starts_with('#') && line.contains("{{")) {
         return CheckError::new(

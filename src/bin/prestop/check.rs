@@ -130,7 +130,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         output::rules();
         return ExitCode::SUCCESS;
     }
-    let looked = look(input::all(&args.files));
+    let looked = look(&input::all(&args.files));
     let mut printed = Vec::new();
     for file in &looked {
         for finding in file.result.iter().flat_map(|checked| &checked.findings) {
@@ -153,7 +153,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 }
 
 /// All texts together, so that a budget in one is held against a Deployment in another.
-fn look(inputs: Vec<Input>) -> Vec<Looked> {
+fn look(inputs: &[Input]) -> Vec<Looked> {
     let texts = inputs.iter().filter_map(|input| input.text.as_deref().ok());
     let mut checked = check_all(texts).into_iter();
     let mut looked: Vec<Looked> = inputs

@@ -24,8 +24,8 @@ pub mod registries {}
 pub mod hooks {}
 
 // Its snippets call the check.
-#[cfg(feature = "check")]
-#[doc = include_str!("check.md")]
+#[cfg_attr(feature = "check", doc = include_str!("check.md"))]
+#[cfg_attr(not(feature = "check"), doc = "Shown with the feature `check`.")]
 pub mod check {}
 
 #[doc = include_str!("process.md")]

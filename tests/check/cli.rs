@@ -53,7 +53,12 @@ fn check(args: &[&str]) -> Ended {
 }
 
 fn with_stdin(args: &[&str], stdin: &[u8]) -> Ended {
+    run_in(Path::new("."), args, stdin)
+}
+
+fn run_in(dir: &Path, args: &[&str], stdin: &[u8]) -> Ended {
     let mut child = Command::new(env!("CARGO_BIN_EXE_prestop"))
+        .current_dir(dir)
         .arg("check")
         .args(args)
         .stdin(Stdio::piped())
@@ -441,6 +446,20 @@ fn the_rules_can_be_listed() {
         help.stdout
             .contains("Exit code: 0 nothing was found, 1 findings, 2"),
         "{help:?}"
+    );
+}
+
+/// The step of a workflow as the README has it, where a workflow runs it.
+#[test]
+fn the_step_of_the_readme_names_files_as_the_repository_does() {
+    let scratch = Scratch::new();
+    scratch.write("deploy/orders.yaml", std::fs::read(BAD).expect("a file"));
+    let ended = run_in(&scratch.0, &["--format", "github", "deploy/"], b"");
+    assert!(
+        ended
+            .stdout
+            .starts_with("::error file=deploy/orders.yaml,line=19,"),
+        "{ended:?}"
     );
 }
 

@@ -70,6 +70,21 @@ fn the_manifests_of_the_page_are_found_bad_and_good() {
     }
 }
 
+#[test]
+fn the_page_s_own_example_is_silenced_and_the_readme_counts_the_rules() {
+    let block = PAGE
+        .split("## Silencing a rule")
+        .nth(1)
+        .expect("the chapter");
+    let block = block.split("```yaml\n").nth(1).expect("its example");
+    let block = block.split("\n```").next().expect("split yields one");
+    assert!(block.contains("prestop: allow PS301") && block.contains("prestop.rs/allow: \"PS501"));
+    assert_eq!(check(block), Ok(vec![]));
+    let rules = Rule::ALL.len();
+    assert!(include_str!("../../README.md").contains(&format!("[{rules} such mistakes]")));
+    assert!(include_str!("../../CHANGELOG.md").contains(&format!("by {rules} rules")));
+}
+
 /// A section shows what it is about: a whole object, a part of its spec, of the pod's or of the container's.
 fn whole(block: &str) -> String {
     let indented = |by: usize| -> String {
@@ -83,7 +98,7 @@ fn whole(block: &str) -> String {
                 .lines()
                 .any(|line| line.starts_with(&format!("{key}:")))
         };
-        keys.iter().any(|key| starts(&key))
+        keys.iter().any(starts)
     };
     if has(&["kind"]) {
         block.to_owned()

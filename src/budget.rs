@@ -87,6 +87,29 @@ impl fmt::Display for GracePeriod {
     }
 }
 
+/// Names the length of the manifest's preStop `sleep` in whole seconds, for the process, which cannot see it.
+pub(crate) const SLEEP_VARIABLE: &str = "PRE_STOP_SLEEP_SECONDS";
+
+/// The length of the `sleep` hook from the variable, else zero.
+pub(crate) fn sleep_from_env() -> Result<Duration, Error> {
+    let Some(value) = std::env::var_os(SLEEP_VARIABLE) else {
+        return Ok(Duration::ZERO);
+    };
+    let value = value.to_string_lossy();
+    sleep_from(&value).ok_or_else(|| {
+        Error::new(Kind::PreStopSleep {
+            variable: SLEEP_VARIABLE,
+            value: value.into_owned(),
+        })
+    })
+}
+
+/// Whole seconds, as `sleep: { seconds: .. }` in the manifest; no more than the longest grace period.
+pub(crate) fn sleep_from(value: &str) -> Option<Duration> {
+    let seconds = value.parse().ok().map(Duration::from_secs)?;
+    (seconds <= GracePeriod::LONGEST).then_some(seconds)
+}
+
 /// How a length of time until SIGKILL is split. The drain gets what the others leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shares {

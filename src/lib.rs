@@ -41,7 +41,7 @@
 //!   [`DrainLayer`].
 //! - Several servers, stock servers, work without HTTP: [`ShutdownCoordinator::run`] with [`serve`](serve()),
 //!   [`DrainLayer`], [`ShutdownHandle::draining`], [`ShutdownHandle::spawn`], [`ShutdownHandle::guard`].
-//! - In a cluster, and elsewhere: [`_docs::kubernetes`].
+//! - In a cluster, and elsewhere: [`_docs::kubernetes`]. What is wrong with a manifest: [`_docs::check`].
 //! - What happens when, and why: [`_docs::design`]. What becomes of each kind of client: [`_docs::connections`].
 //! - gRPC: [`_docs::grpc`].
 //! - TLS on the own loop: [`Serve::handshake`], [`_docs::tls`].
@@ -71,6 +71,7 @@
 //! - registries: `memory` (the embedded one), `consul`, `etcd`, `zookeeper`, `nacos`, see [`registry`]; `tls` for `https` ones;
 //! - Kubernetes' hooks into the process: `hook`; the binary `prestop`: `cli`;
 //! - `process`: any program under the coordinator (Linux);
+//! - `check`: finds in manifests what would lose requests ([`_docs::check`]);
 //! - `kubelet`: stops a service as Kubernetes does, for tests;
 //! - `serde`: the report as JSON.
 //!
@@ -85,6 +86,9 @@
 #[path = "docs/mod.rs"]
 pub mod _docs;
 mod budget;
+#[cfg(feature = "check")]
+#[cfg_attr(docsrs, doc(cfg(feature = "check")))]
+pub mod check;
 mod coordinator;
 mod deadline;
 mod error;

@@ -37,6 +37,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         "rooms",
         &[
             "coordinator",
+            "check",
             "middleware",
             "handler",
             "server",

@@ -312,6 +312,17 @@ impl Budget {
         })
     }
 
+    /// A visibility is the sum of what lies between the registry and a call, and a choice: what clients do with an
+    /// instance that is gone decides whether all of it has to be waited for.
+    fn remedy_for_visibility(name: &str, fits: Duration) -> String {
+        format!(
+            "have the clients of {name:?} notice sooner (shorter caches in the registry and in them, more frequent polls) \
+             and declare what that takes with `with_visibility`{}; or, where they try another instance when a connection \
+             is refused, declare less: they may then call longer than they are waited for",
+            at_most(fits)
+        )
+    }
+
     fn arithmetic(&self, shares: &Shares) -> String {
         let s = |d: Duration| format!("{:.1}", d.as_secs_f64());
         let mut terms = format!("{} grace period", s(self.grace.length()));
@@ -330,16 +341,26 @@ impl Budget {
                 "give that hook a shorter limit".to_owned(),
             )
         } else {
-            let from = match &self.visibility {
-                Some((name, visibility)) if *visibility == lame_duck => {
-                    format!("visibility of {name:?}")
-                }
-                _ => "as set".to_owned(),
+            let room = shares.room_before_drain();
+            // Where the hook does not fit either, no lame duck does.
+            let fits = match hook_limit <= room {
+                true => room.saturating_sub(shares.leave),
+                false => Duration::ZERO,
             };
+            let (from, remedy) = match &self.visibility {
+                Some((name, visibility)) if *visibility == lame_duck => (
+                    format!("visibility of {name:?}"),
+                    Self::remedy_for_visibility(name, fits),
+                ),
+                _ => (
+                    "as set".to_owned(),
+                    format!("shorten the lame duck{}", at_most(fits)),
+                ),
+            };
+            let (leave, lame_duck) = (s(shares.leave), s(lame_duck));
             (
-                format!("{} leaving registries - {} lame duck ({from})", s(shares.leave), s(lame_duck)),
-                "shorten the lame duck (for a registry: shorten its clients' caches, then declare it with `visibility`)"
-                    .to_owned(),
+                format!("{leave} leaving registries - {lame_duck} lame duck ({from})"),
+                remedy,
             )
         };
         let grace = self.grace_that_fits().map_or_else(
@@ -360,6 +381,16 @@ impl Budget {
             self.guaranteed_drain(shares),
             s(shares.least_drain()),
         )
+    }
+}
+
+/// What would fit, if anything did.
+fn at_most(fits: Duration) -> String {
+    // Rounded down, so that it is true.
+    let tenths = fits.as_millis() / 100;
+    match tenths {
+        0 => String::new(),
+        _ => format!(" (at most {}.{} s fit)", tenths / 10, tenths % 10),
     }
 }
 

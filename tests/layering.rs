@@ -47,6 +47,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "hook_socket",
             "registry::memory",
             "registry::etcd",
+            "registry::eureka",
             "registry::zookeeper",
             "registry::http",
         ],
@@ -60,6 +61,7 @@ const CLOSETS: &[(&str, &str)] = &[
     ("process", "registry::http"),
     ("registry::consul", "registry::http"),
     ("registry::etcd", "registry::http"),
+    ("registry::eureka", "registry::http"),
     ("registry::memory", "registry::http"),
 ];
 

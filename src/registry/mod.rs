@@ -16,6 +16,9 @@ pub mod consul;
 #[cfg(feature = "etcd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "etcd")))]
 pub mod etcd;
+#[cfg(feature = "eureka")]
+#[cfg_attr(docsrs, doc(cfg(feature = "eureka")))]
+pub mod eureka;
 #[cfg(feature = "_registry-http")]
 pub(crate) mod http;
 #[cfg(feature = "memory")]

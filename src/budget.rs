@@ -299,8 +299,8 @@ impl Budget {
 
     fn fits(&self, shares: &Shares) -> bool {
         // A `sleep` hook as long as the grace period leaves nothing to split.
-        shares.total > Duration::ZERO
-            && self.guaranteed_drain(shares) + 1e-9 >= shares.least_drain().as_secs_f64()
+        // In whole nanoseconds: what is said to fit does, to the last of them.
+        shares.total > Duration::ZERO && self.before_drain(shares) <= shares.room_before_drain()
     }
 
     /// The smallest grace period in whole seconds in which everything fits.

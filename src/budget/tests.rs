@@ -301,8 +301,9 @@ proptest! {
         if let Err(error) = budget.check()
             && let Some((_, after)) = error.to_string().split_once("(at most ")
         {
-            let (tenths, _) = after.split_once(" s fit").expect("seconds");
-            let length = Duration::from_secs_f64(tenths.parse().expect("a number"));
+            let (number, _) = after.split_once(" s fit").expect("seconds");
+            let tenths: u64 = number.replace('.', "").parse().expect("one digit behind the point");
+            let length = Duration::from_millis(tenths * 100);
             let mut shorter = budget.clone();
             shorter.lame_duck.length = budget.lame_duck.length.map(|set| set.min(length));
             shorter.visibility = budget.visibility.clone().map(|(name, v)| (name, v.min(length)));

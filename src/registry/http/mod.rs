@@ -1,7 +1,8 @@
 //! [`HttpClient`]: the one small HTTP/1 client of the adapters whose registries speak HTTP.
 //!
-//! Not a general client: no redirects, no proxies, one idle connection, answers of at most 1 MiB. What it
-//! does better than one is to end by its deadline, and to say what it tried, where, and how far it got.
+//! Not a general client: no redirects, no proxies, one idle connection, answers of at most 1 MiB where a call does not
+//! allow more. What it does better than one is to end by its deadline, and to say what it tried, where, and how far it
+//! got.
 
 // Each adapter is a feature of its own and uses its part of this.
 #![allow(dead_code, unused_imports)]
@@ -32,10 +33,6 @@ pub(crate) use call::{Answer, Call, encode};
 use connection::{Connection, Failure, chain, share};
 use secure::Secure;
 use server::Server;
-
-/// The longest body that is read: a guard against a wrong URL. No registry answers the calls of one instance with
-/// more.
-const BODY_LIMIT: usize = 1024 * 1024;
 
 /// A client of the servers of one registry, any of which can be asked.
 ///
@@ -265,11 +262,12 @@ impl HttpClient {
         })?;
         let (head, body) = answer.into_parts();
         progress.step = "reading the body of the answer";
-        let body = Limited::new(body, BODY_LIMIT).collect().await;
+        let limit = call.answer_limit();
+        let body = Limited::new(body, limit).collect().await;
         let body = body.map_err(|error| Failure {
             go_on: false,
             what: if error.is::<LengthLimitError>() {
-                format!("the body of the answer is longer than {BODY_LIMIT} bytes")
+                format!("the body of the answer is longer than {limit} bytes")
             } else {
                 chain(&*error)
             },

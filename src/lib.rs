@@ -48,7 +48,7 @@
 //! - A program that is not written in Rust, nginx or a JVM: [`_docs::process`] (feature `process`).
 //! - Server-sent events, WebSockets, gRPC streams, late requests, deadlines: [`_docs::streams`].
 //! - A registry of one's own: [`registry::Registry`].
-//! - Consul, etcd, ZooKeeper, Nacos, a registry of one's own: [`_docs::registries`], [`registry::Registry`].
+//! - Consul, etcd, ZooKeeper, Nacos, Eureka, a registry of one's own: [`_docs::registries`], [`registry::Registry`].
 //!
 //! What each way promises:
 //!
@@ -68,7 +68,8 @@
 //!
 //! - servers: `axum` (`ConnectInfo` on the own loop, the probes as a `Router`, `c.listener`), `websocket`
 //!   (`StopSignal::websocket`), `tonic` (`c.incoming`), `tonic-health` (`c.grpc_health`);
-//! - registries: `memory` (the embedded one), `consul`, `etcd`, `zookeeper`, `nacos`, see [`registry`]; `tls` for `https` ones;
+//! - registries: `memory` (the embedded one), `consul`, `etcd`, `zookeeper`, `nacos`, `eureka`, see [`registry`]; `tls` for
+//!   `https` ones;
 //! - Kubernetes' hooks into the process: `hook`; the binary `prestop`: `cli`;
 //! - `process`: any program under the coordinator (Linux);
 //! - `check`: finds in manifests what would lose requests ([`_docs::check`]);

@@ -1,0 +1,237 @@
+//! The service behind the gateway: one of two, stopped and started again at its address.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Query, Request};
+use axum::http::{HeaderValue, header::HeaderName};
+use axum::middleware::{Next, from_fn};
+use axum::routing::any;
+use prestop::haproxy::AgentCheck;
+use prestop::{
+    GracePeriod, Phase, Readiness, Reason, ShutdownCoordinator, ShutdownHandle, ShutdownReport,
+};
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::program::free_ports;
+
+/// As the configuration files have it.
+pub const AGENT_INTER: Duration = Duration::from_millis(500);
+
+/// How the service stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Like a process that is killed: everything is cut.
+    Kill,
+    /// `axum::serve(..).with_graceful_shutdown(..)`, at once.
+    Axum,
+    /// prestop, with this as its lame duck.
+    Prestop(Duration),
+    /// The same, and every answer says so to an Envoy.
+    PrestopHeader(Duration),
+}
+
+/// One place for a replica: its addresses outlive it.
+pub struct Place {
+    pub service: SocketAddr,
+    pub probes: SocketAddr,
+    pub agent: SocketAddr,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    served: AtomicU64,
+    slow: AtomicU64,
+}
+
+pub struct Replica {
+    stop: Stop,
+    /// Of a prestop one.
+    pub h: Option<ShutdownHandle>,
+    graceful: CancellationToken,
+    run: JoinHandle<Option<ShutdownReport>>,
+}
+
+#[derive(Deserialize)]
+struct Slow {
+    #[serde(default)]
+    ms: u64,
+}
+
+impl Place {
+    pub fn new() -> Self {
+        let [service, probes, agent] =
+            free_ports().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        Self {
+            service,
+            probes,
+            agent,
+            counts: Arc::default(),
+        }
+    }
+
+    /// Requests that were begun here.
+    pub fn served(&self) -> u64 {
+        self.counts.served.load(Ordering::SeqCst)
+    }
+
+    /// Slow requests that are in flight here.
+    pub fn slow(&self) -> u64 {
+        self.counts.slow.load(Ordering::SeqCst)
+    }
+
+    fn app(&self) -> Router {
+        let counts = self.counts.clone();
+        let answer = move |Query(slow): Query<Slow>| async move {
+            counts.served.fetch_add(1, Ordering::SeqCst);
+            if slow.ms > 0 {
+                let _guard = InFlight::new(&counts.slow);
+                tokio::time::sleep(Duration::from_millis(slow.ms)).await;
+            }
+            "an answer\n"
+        };
+        Router::new().route("/", any(answer))
+    }
+
+    /// A replica that is ready. `maint` and the readiness are for HAProxy's tests.
+    pub async fn start(&self, stop: Stop, readiness: Readiness, maint: bool) -> Replica {
+        let graceful = CancellationToken::new();
+        let (lame_duck, says_so) = match stop {
+            Stop::Axum => {
+                let listener = bind(self.service).await;
+                let ended = graceful.clone().cancelled_owned();
+                let serving = axum::serve(listener, self.app()).with_graceful_shutdown(ended);
+                // Also where the gateway asks for probes: there it is ready until it is gone.
+                let probes = bind(self.probes).await;
+                let ready = Router::new().route("/readyz", any(async || "ready\n"));
+                let run = tokio::spawn(async move {
+                    tokio::select! {
+                        ended = async { serving.await } => ended.expect("axum's never fails"),
+                        _ = async { axum::serve(probes, ready).await } => {}
+                    }
+                    None
+                });
+                return Replica {
+                    stop,
+                    h: None,
+                    graceful,
+                    run,
+                };
+            }
+            // It has the coordinator, too: dropped, that cuts what is in flight.
+            Stop::Kill => (Duration::ZERO, false),
+            Stop::Prestop(lame_duck) => (lame_duck, false),
+            Stop::PrestopHeader(lame_duck) => (lame_duck, true),
+        };
+        let mut agent = AgentCheck::new(bind(self.agent).await).with_agent_inter(AGENT_INTER);
+        if maint {
+            agent = agent.with_maint();
+        }
+        let c = ShutdownCoordinator::builder_without_signals()
+            .grace_period(GracePeriod::from_secs(120).expect("it is one"))
+            .lame_duck(lame_duck)
+            .readiness(readiness)
+            .probe_listener(bind(self.probes).await)
+            .haproxy_agent(agent)
+            .build()
+            .expect("it fits");
+        let h = c.handle();
+        let listener = bind(self.service).await;
+        let mut app = self.app();
+        if says_so {
+            app = app.layer(says_that_it_leaves(&h));
+        }
+        let run = tokio::spawn(async move { c.serve(listener, app).await.ok() });
+        h.wait_for(Phase::Ready).await;
+        Replica {
+            stop,
+            h: Some(h),
+            graceful,
+            run,
+        }
+    }
+}
+
+/// Envoy's router takes the host out when it sees this on any answer, and does not wait for its health check.
+fn says_that_it_leaves(
+    h: &ShutdownHandle,
+) -> impl tower::Layer<
+    axum::routing::Route,
+    Service: tower::Service<
+        Request,
+        Response = axum::response::Response,
+        Error = std::convert::Infallible,
+        Future: Send + 'static,
+    > + Clone
+                 + Send
+                 + Sync
+                 + 'static,
+> + Clone
++ Send
++ Sync
++ 'static {
+    let h = h.clone();
+    from_fn(move |request: Request, next: Next| {
+        let h = h.clone();
+        async move {
+            let mut response = next.run(request).await;
+            if h.phase().is_stopping() {
+                let name = HeaderName::from_static("x-envoy-immediate-health-check-fail");
+                let headers = response.headers_mut();
+                headers.insert(name, HeaderValue::from_static("true"));
+            }
+            response
+        }
+    })
+}
+
+impl Replica {
+    /// Begins its stop.
+    pub fn stop(&self) {
+        match (self.stop, &self.h) {
+            (Stop::Kill, _) => self.run.abort(),
+            (Stop::Axum, _) | (_, None) => self.graceful.cancel(),
+            (_, Some(h)) => {
+                h.trigger(Reason::requested("the gateway's turn"));
+            }
+        }
+    }
+
+    /// Its end; with a report, where it was prestop's.
+    pub async fn ended(self) -> Option<ShutdownReport> {
+        // An error: it was killed.
+        self.run.await.unwrap_or_default()
+    }
+}
+
+struct InFlight<'a>(&'a AtomicU64);
+
+impl<'a> InFlight<'a> {
+    fn new(count: &'a AtomicU64) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// The predecessor's sockets may take a moment to go.
+async fn bind(address: SocketAddr) -> TcpListener {
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return listener,
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}

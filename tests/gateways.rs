@@ -84,8 +84,7 @@ impl Scene {
             ("AGENT_2", port(places[1].agent)),
         ];
         let args = ["-db", "-f", "DIR/haproxy.cfg"];
-        let program = program.to_str().unwrap();
-        let haproxy = Gateway::start(program, &args, ("haproxy.cfg", config), &words).await;
+        let haproxy = Gateway::start(&program, &args, ("haproxy.cfg", config), &words).await;
         let scene = Self {
             places,
             replicas,

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ impl Gateway {
     ///
     /// When it can't be started, or does not listen within a minute; with what it has said.
     pub async fn start(
-        program: &str,
+        program: &Path,
         args: &[&str],
         file: (&str, &str),
         words: &Words,
@@ -55,7 +55,8 @@ impl Gateway {
             }
             text
         };
-        let failed = |e: std::io::Error| format!("starting {program}: {e}");
+        let program_name = program.display();
+        let failed = |e: std::io::Error| format!("starting {program_name}: {e}");
         std::fs::write(dir.join(file.0), fill(file.1)).map_err(failed)?;
         let log = File::create(dir.join("log")).map_err(failed)?;
         let child = Command::new(program)
@@ -72,7 +73,7 @@ impl Gateway {
             let ended = gateway.child.try_wait().map_err(failed)?;
             if ended.is_some() || begun.elapsed() > START {
                 let log = gateway.log();
-                return Err(format!("{program} does not listen. It said:\n{log}"));
+                return Err(format!("{program_name} does not listen. It said:\n{log}"));
             }
             sleep(Duration::from_millis(20)).await;
         }

@@ -1,14 +1,16 @@
 //! The service behind the gateway: one of two, stopped and started again at its address.
 
+use std::future::ready;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Query, Request};
+use axum::extract::Query;
 use axum::http::{HeaderValue, header::HeaderName};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::map_response;
+use axum::response::Response;
 use axum::routing::any;
 use prestop::haproxy::AgentCheck;
 use prestop::{
@@ -17,6 +19,7 @@ use prestop::{
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::program::free_ports;
@@ -49,6 +52,7 @@ pub struct Place {
 struct Counts {
     served: AtomicU64,
     slow: AtomicU64,
+    last: Mutex<Option<Instant>>,
 }
 
 pub struct Replica {
@@ -82,6 +86,11 @@ impl Place {
         self.counts.served.load(Ordering::SeqCst)
     }
 
+    /// When the last one was.
+    pub fn last(&self) -> Option<Instant> {
+        *self.counts.last.lock().expect("nobody panics")
+    }
+
     /// Slow requests that are in flight here.
     pub fn slow(&self) -> u64 {
         self.counts.slow.load(Ordering::SeqCst)
@@ -91,6 +100,7 @@ impl Place {
         let counts = self.counts.clone();
         let answer = move |Query(slow): Query<Slow>| async move {
             counts.served.fetch_add(1, Ordering::SeqCst);
+            *counts.last.lock().expect("nobody panics") = Some(Instant::now());
             if slow.ms > 0 {
                 let _guard = InFlight::new(&counts.slow);
                 tokio::time::sleep(Duration::from_millis(slow.ms)).await;
@@ -146,7 +156,16 @@ impl Place {
         let listener = bind(self.service).await;
         let mut app = self.app();
         if says_so {
-            app = app.layer(says_that_it_leaves(&h));
+            // Envoy's router takes the host out when it sees this on any answer, and does not wait for its next check.
+            let h = h.clone();
+            app = app.layer(map_response(move |mut response: Response| {
+                if h.phase().is_stopping() {
+                    let name = HeaderName::from_static("x-envoy-immediate-health-check-fail");
+                    let says = HeaderValue::from_static("true");
+                    response.headers_mut().insert(name, says);
+                }
+                ready(response)
+            }));
         }
         let run = tokio::spawn(async move { c.serve(listener, app).await.ok() });
         h.wait_for(Phase::Ready).await;
@@ -159,40 +178,17 @@ impl Place {
     }
 }
 
-/// Envoy's router takes the host out when it sees this on any answer, and does not wait for its health check.
-fn says_that_it_leaves(
-    h: &ShutdownHandle,
-) -> impl tower::Layer<
-    axum::routing::Route,
-    Service: tower::Service<
-        Request,
-        Response = axum::response::Response,
-        Error = std::convert::Infallible,
-        Future: Send + 'static,
-    > + Clone
-                 + Send
-                 + Sync
-                 + 'static,
-> + Clone
-+ Send
-+ Sync
-+ 'static {
-    let h = h.clone();
-    from_fn(move |request: Request, next: Next| {
-        let h = h.clone();
-        async move {
-            let mut response = next.run(request).await;
-            if h.phase().is_stopping() {
-                let name = HeaderName::from_static("x-envoy-immediate-health-check-fail");
-                let headers = response.headers_mut();
-                headers.insert(name, HeaderValue::from_static("true"));
-            }
-            response
-        }
-    })
-}
-
 impl Replica {
+    /// One that has ended.
+    pub fn none() -> Self {
+        Self {
+            stop: Stop::Axum,
+            h: None,
+            graceful: CancellationToken::new(),
+            run: tokio::spawn(async { None }),
+        }
+    }
+
     /// Begins its stop.
     pub fn stop(&self) {
         match (self.stop, &self.h) {

@@ -46,6 +46,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "registry::consul",
             "process",
             "hook_socket",
+            "haproxy",
             "registry::memory",
             "registry::etcd",
             "registry::eureka",

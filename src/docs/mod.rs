@@ -6,6 +6,9 @@ pub mod design {}
 #[doc = include_str!("connections.md")]
 pub mod connections {}
 
+#[doc = include_str!("gateways.md")]
+pub mod gateways {}
+
 #[doc = include_str!("grpc.md")]
 pub mod grpc {}
 

@@ -23,7 +23,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         &["budget", "in_flight", "last_gasp", "timeline", "signal"],
     ),
     // The first two spread by the thread numbers of `in_flight`.
-    ("parts, upper", &["roster", "tally", "peers"]),
+    ("parts, upper", &["roster", "tally", "peers", "own_pod"]),
     ("record, lower", &["report"]),
     ("record", &["state"]),
     ("waist, lower", &["handle"]),
@@ -49,6 +49,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "registry::etcd",
             "registry::zookeeper",
             "registry::http",
+            "kubernetes",
         ],
     ),
     ("roof", &["facade", "docs"]),
@@ -58,6 +59,7 @@ const FLOORS: &[(&str, &[&str])] = &[
 /// What stands in a room and is shared with its neighbours: the one HTTP client, made for the HTTP registries.
 const CLOSETS: &[(&str, &str)] = &[
     ("process", "registry::http"),
+    ("kubernetes", "registry::http"),
     ("registry::consul", "registry::http"),
     ("registry::etcd", "registry::http"),
     ("registry::memory", "registry::http"),

@@ -46,15 +46,10 @@ impl ShutdownHandle {
     /// [`Reason::PreStopHook`] came before: a hook that calls is no `sleep`.
     pub fn trigger(&self, reason: Reason) -> bool {
         let (budget, pod) = (self.state.budget(), self.state.pod_times());
-        let grace = budget.grace_with(pod.grace).length();
-        let slept = budget.pre_stop_elapsed.max(pod.slept);
         let is_signal = matches!(reason, Reason::Signal(_));
         self.state.trigger(reason, |hook_called| {
-            if is_signal && !hook_called {
-                grace.saturating_sub(slept)
-            } else {
-                grace
-            }
+            let unseen = (is_signal && !hook_called).then_some(budget.pre_stop_elapsed);
+            pod.at_most(budget.grace.length(), unseen)
         })
     }
 

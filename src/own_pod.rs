@@ -142,10 +142,51 @@ pub(crate) struct PodTimes {
     pub(crate) slept: Duration,
 }
 
+impl PodTimes {
+    /// What a trigger plans with, where the program was told of this grace period, and of this hook that it cannot see:
+    /// never more than that. The manifest makes it no shorter than a second: behind a signal there are two (R15).
+    pub(crate) fn at_most(self, grace: Duration, unseen: Option<Duration>) -> Duration {
+        let told = grace.saturating_sub(unseen.unwrap_or_default());
+        let theirs = self
+            .grace
+            .map_or(grace, |theirs| theirs.length().min(grace));
+        let over = unseen.map_or(Duration::ZERO, |unseen| unseen.max(self.slept));
+        told.min(theirs.saturating_sub(over).max(Duration::from_secs(1)))
+    }
+}
+
 #[cfg(feature = "serde")]
 fn maybe_millis<S: serde::Serializer>(length: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
     match length {
         Some(length) => crate::timeline::millis(length, to),
         None => to.serialize_none(),
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_what_is_known() {
+        let mut pod = PodReport::new("shop/orders-0".to_owned());
+        assert_eq!(pod.to_string(), "pod shop/orders-0: the cause is not known");
+        pod.cause = Some(Cause::ApiEviction);
+        pod.message = Some("Eviction API:\nevicting".to_owned());
+        pod.kill_in = Some(Duration::from_secs(10));
+        assert_eq!(
+            pod.to_string(),
+            "pod shop/orders-0: evicted by way of the API (a node is drained) (\"Eviction API:\\nevicting\"), \
+             SIGKILL 10.0 s after the trigger"
+        );
+        pod.message = None;
+        pod.cause = Some(Cause::Deletion);
+        pod.earlier_by = Duration::from_secs(20);
+        pod.warnings = vec!["the manifest differs".to_owned()];
+        assert_eq!(
+            pod.to_string(),
+            "pod shop/orders-0: deleted, SIGKILL 10.0 s after the trigger, 20.0 s earlier than planned; the manifest \
+             differs"
+        );
     }
 }

@@ -146,10 +146,19 @@ async fn stop(pod: &OwnPod, state: &State, known: Option<String>, warned: bool) 
         return;
     };
     let by = Deadline::at(stop.began) + pod.ask_within.unwrap_or(stop.shares.leave);
+    // The first says more than the last, which may only have run out of time.
+    let mut first = None;
     let answered = loop {
         match pod.ask(by).await {
-            Err(Trouble { passing: true, .. }) if by.remaining() > AGAIN => sleep(AGAIN).await,
-            other => break other,
+            Ok(answered) => break Ok(answered),
+            Err(trouble) if !trouble.passing => break Err(trouble),
+            Err(trouble) => {
+                first.get_or_insert(trouble);
+                if by.remaining() <= AGAIN {
+                    break Err(first.expect("just put there"));
+                }
+                sleep(AGAIN).await;
+            }
         }
     };
     match answered.and_then(|answered| pod.judge(&answered, state, &reason, known.as_deref())) {
@@ -206,7 +215,10 @@ pub(super) fn act(
     let kill = by_the_trigger.into_iter().chain(by_the_question).min();
     // Behind the signal there are two seconds whatever the clocks say (R15).
     let kill = kill.map(|kill| kill.max(stop.began + LEAST));
-    let earlier_by = kill.map_or(Duration::ZERO, |kill| state.tighten(kill));
+    let earlier_by = kill.map_or(Duration::ZERO, |kill| {
+        // An answer that comes too late leaves a moment for leaving the registries.
+        state.tighten(kill.max(Instant::now() + LEAST / 2))
+    });
     if verdict.no_lame_duck {
         state.hurry(Haste::EndLameDuck);
     }
@@ -276,4 +288,138 @@ fn warn(state: &State, what: String) {
             report.warnings.push(what);
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::budget::{Budget, LameDuck};
+    use crate::own_pod::Cause;
+    use crate::state::Settings;
+
+    const SIGTERM: Reason = Reason::Signal("SIGTERM");
+
+    fn own(uid: Option<&str>) -> OwnPod {
+        let var = |name: &str| match name {
+            OwnPod::UID_VARIABLE => uid.map(ToOwned::to_owned),
+            "KUBERNETES_SERVICE_HOST" => Some("10.96.0.1".to_owned()),
+            "KUBERNETES_SERVICE_PORT" => Some("443".to_owned()),
+            _ => Some("orders-0".to_owned()),
+        };
+        OwnPod::find(var, "/nonexistent".as_ref()).unwrap()
+    }
+
+    fn answered(pod: Result<&str, &str>) -> Answered {
+        let made = |uid: &str| {
+            let containers = json!([{ "name": "app" }]);
+            let pod = json!({ "metadata": { "uid": uid }, "spec": { "containers": containers } });
+            Box::new(serde_json::from_value(pod).unwrap())
+        };
+        Answered {
+            pod: pod.map(made).map_err(ToOwned::to_owned),
+            date: None,
+            asked: Instant::now(),
+        }
+    }
+
+    /// Of a program that was told of 30 s, and of a sleep.
+    fn state(told_sleep: u64) -> State {
+        let budget = Budget {
+            grace: GracePeriod::DEFAULT,
+            pre_stop_elapsed: Duration::from_secs(told_sleep),
+            lame_duck: LameDuck::default(),
+            longest_hook: None,
+            visibility: None,
+        };
+        State::new(budget, Settings::default())
+    }
+
+    /// The cause, or what is wrong.
+    fn judged(own: &OwnPod, pod: Result<&str, &str>, known: Option<&str>) -> Result<Cause, String> {
+        let state = state(0);
+        match own.judge(&answered(pod), &state, &SIGTERM, known) {
+            Ok((verdict, _)) => {
+                let is_gone = verdict.cause == Cause::ForceDeletion;
+                assert_eq!(verdict.from_trigger == Some(LEAST), is_gone);
+                Ok(verdict.cause)
+            }
+            Err(trouble) => Err(trouble.what),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_manifests_numbers_count_for_every_trigger_where_they_leave_less_time() {
+        // The manifest's grace period and sleep, the sleep that was told; what a signal leaves, and a hook; warnings.
+        for (grace, slept, told, signal, hook, warnings) in [
+            (30, 0, 0, 30, 30, 0),
+            (20, 0, 0, 20, 20, 1),
+            (90, 0, 0, 30, 30, 1),
+            (30, 8, 0, 22, 30, 0),
+            (30, 8, 8, 22, 30, 0),
+            (30, 8, 3, 22, 30, 1),
+            (30, 8, 11, 19, 30, 1),
+            (20, 8, 0, 12, 20, 1),
+            (5, 8, 0, 1, 5, 1),
+            (0, 0, 0, 1, 1, 1),
+        ] {
+            let mut app = json!({ "name": "app" });
+            if slept > 0 {
+                app["lifecycle"] = json!({ "preStop": { "sleep": { "seconds": slept } } });
+            }
+            let pod: Pod = serde_json::from_value(json!({
+                "metadata": { "uid": "1" },
+                "spec": { "terminationGracePeriodSeconds": grace, "containers": [app] },
+            }))
+            .unwrap();
+            for (reason, left) in [(SIGTERM, signal), (Reason::PreStopHook, hook)] {
+                let handle = ShutdownHandle::new(std::sync::Arc::new(state(told)));
+                let state = handle.state();
+                state.draft(|draft| draft.pod = Some(PodReport::new("a/b".into())));
+                compare(&own(None), &pod, state);
+                let report = handle.report();
+                assert_eq!(report.grace, Duration::from_secs(30.min(grace.max(1))));
+                let said = report.pod.unwrap().warnings;
+                assert_eq!(said.len(), warnings, "{said:?}");
+                handle.trigger(reason.clone());
+                let stop = state.signal().stop.unwrap();
+                let total = stop.kill - stop.began;
+                assert_eq!(total, Duration::from_secs(left), "{pod:?} {reason}");
+                // Nor may anybody else give it more.
+                handle.trigger_within(SIGTERM, Duration::MAX);
+                assert_eq!(state.signal().stop.unwrap().kill, stop.kill);
+            }
+        }
+    }
+
+    #[test]
+    fn a_container_that_is_none_of_the_pods_is_warned_about() {
+        let answered = answered(Ok("1"));
+        let pod = answered.pod.unwrap();
+        let state = state(0);
+        state.draft(|draft| draft.pod = Some(PodReport::new("a/b".into())));
+        compare(&own(None).container("ap"), &pod, &state);
+        let warnings = state.report().pod.unwrap().warnings;
+        assert!(warnings[0].contains("no container \"ap\""), "{warnings:?}");
+        compare(&own(None).container("app"), &pod, &state);
+        assert_eq!(state.report().pod.unwrap().warnings.len(), 1);
+    }
+
+    /// A pod that was seen and is gone was deleted by force. One that nobody has seen may have been called by a wrong name.
+    #[test]
+    fn only_a_pod_that_was_there_can_be_gone() {
+        let (told, untold) = (own(Some("1")), own(None));
+        for own in [&told, &untold] {
+            assert_eq!(judged(own, Ok("1"), Some("1")), Ok(Cause::NotDeleted));
+            assert_eq!(judged(own, Ok("1"), None), Ok(Cause::NotDeleted));
+            assert_eq!(judged(own, Err("no"), Some("1")), Ok(Cause::ForceDeletion));
+            assert_eq!(judged(own, Ok("2"), Some("1")), Ok(Cause::ForceDeletion));
+            let nobody = judged(own, Err("no"), None).unwrap_err();
+            assert!(nobody.contains("no pod orders-0/orders-0"), "{nobody}");
+        }
+        let other = judged(&told, Ok("2"), None).unwrap_err();
+        assert!(other.contains("is another one"), "{other}");
+        assert_eq!(judged(&untold, Ok("2"), None), Ok(Cause::NotDeleted));
+    }
 }

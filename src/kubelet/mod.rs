@@ -52,10 +52,14 @@
 
 mod endpoints;
 mod grace;
+mod kill;
 mod manifest;
 mod node;
 #[cfg(unix)]
+mod output;
+#[cfg(unix)]
 mod program;
+mod runtime;
 mod simulated;
 mod timeline;
 
@@ -65,8 +69,9 @@ pub use manifest::{
     Command, Container, ContainerPort, EnvVar, Handler, Header, HttpGet, Lifecycle, ManifestError,
     Pod, Port, Probe, TcpSocket,
 };
-pub use node::{Node, Runtime, StartError};
+pub use node::{Node, StartError};
 #[cfg(unix)]
 pub use program::Program;
+pub use runtime::Runtime;
 pub use simulated::{Simulated, StopSignal};
 pub use timeline::{Event, Hook, Timeline, What};

@@ -10,21 +10,20 @@
 //!    │ TCP
 //! gateway.rs ── splice.rs      layer 4; its view of the registry (registry/) is one second old
 //!    │ TCP
-//! replica.rs ── service.rs, grpc.rs     child processes (fleet.rs), replaced one by one (update.rs), after a hook (kubelet.rs)
+//! replica.rs ── service.rs, grpc.rs     child processes, each a pod (pod.rs), replaced one by one (fleet.rs, update.rs)
 //! ```
 
 // A binary has no outside: `pub` says that another module uses it.
 #![allow(unreachable_pub)]
 
-mod call;
 mod cli;
 mod client;
 mod fleet;
 mod gateway;
 mod grpc;
-mod kubelet;
 mod load;
 mod mix;
+mod pod;
 mod pool;
 mod progress;
 mod registration;
@@ -145,7 +144,7 @@ async fn run_all(
         .contains(&Strategy::Hooked(Hook::ExecHelper))
     {
         // Not after a minute.
-        kubelet::helper()?;
+        pod::helper()?;
     }
     let mut outcomes = Vec::new();
     for strategy in options.strategies() {
@@ -202,7 +201,7 @@ fn lost_by_prestop(outcomes: &[Outcome]) -> bool {
                     && outcome
                         .stops
                         .iter()
-                        .any(|stop| stop.forced || stop.hook_failed())
+                        .any(|stop| stop.forced() || stop.hook_failed())
         })
 }
 

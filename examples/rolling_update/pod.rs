@@ -1,73 +1,122 @@
-//! What the kubelet does before SIGTERM: the preStop hook, on the clock of the grace period.
+//! A replica as a pod: the manifest, by which the kubelet of `prestop::kubelet` stops it, and the program in it.
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use hyper::Method;
 use prestop::HookSocket;
-use tokio::process::Command;
-use tokio::time::{Instant, sleep, timeout};
+use prestop::kubelet::{Pod, Program};
 
-use crate::call::{Limits, call_with};
-use crate::cli::Hook;
+use crate::cli::{Hook, Strategy};
+use crate::fleet::{Surroundings, TTL};
 
-/// terminationGracePeriodSeconds, at its Kubernetes default.
-pub const GRACE: Duration = Duration::from_secs(30);
-
-/// What a container has left for SIGTERM at the least, however long its hook took (R15).
-const LEAST: Duration = Duration::from_secs(2);
+/// The name of its container.
+pub const CONTAINER: &str = "demo";
 
 /// What manifests usually sleep.
 pub const SLEEP: Duration = Duration::from_secs(5);
 
-/// The token of the `httpGet` hook; a manifest has it in its `httpHeaders`.
+/// The token of the `httpGet` hook.
 pub const TOKEN: &str = "rolling-update-0123456789";
 
-/// Where a hook finds its replica.
-#[derive(Clone, Debug)]
-pub struct Container {
-    /// The variable that its manifest sets.
-    pub socket: PathBuf,
-    /// Where it answers an `httpGet` hook.
-    pub hook_address: Option<SocketAddr>,
-}
+/// Its ports in the manifest; here each replica has its own.
+pub const HTTP: u16 = 8080;
+pub const GRPC: u16 = 50051;
+const PROBES: u16 = 9090;
 
-/// How the hook of one replica went.
-#[derive(Clone, Debug)]
-pub struct Hooked {
-    pub took: Duration,
-    /// What it said, or how it failed.
-    pub said: Result<String, String>,
-}
-
-/// Runs the hook, for the grace period at the most (R10), and gives what is left until SIGKILL: whole seconds are taken
-/// off (R11), and there are always two.
-pub async fn pre_stop(hook: Hook, container: &Container) -> (Option<Hooked>, Duration) {
-    let began = Instant::now();
-    let running = async {
-        match hook {
-            Hook::None => Ok(String::new()),
-            Hook::Sleep => {
-                // By the kubelet itself: there is nothing in the container that could fail.
-                sleep(SLEEP).await;
-                Ok("slept".to_owned())
-            }
-            Hook::Http => get(container).await,
-            Hook::ExecOwn => exec(&own_binary()?, "prestop", &container.socket).await,
-            Hook::ExecHelper => exec(&helper()?, "hook", &container.socket).await,
-        }
+/// What a Deployment has under `template`, with this hook under `preStop`.
+///
+/// # Errors
+///
+/// When the manifest does not say what it should.
+pub fn pod(hook: Hook) -> Result<Pod, String> {
+    let lifecycle = match hook {
+        Hook::None => String::new(),
+        Hook::ExecOwn => "preStop: { exec: { command: [/app, prestop] } }".to_owned(),
+        Hook::ExecHelper => "preStop: { exec: { command: [/prestop, hook] } }".to_owned(),
+        Hook::Http => format!(
+            "preStop: {{ httpGet: {{ path: /prestop, port: probes,
+                 httpHeaders: [{{ name: X-Prestop-Token, value: {TOKEN} }}] }} }}"
+        ),
+        Hook::Sleep => format!("preStop: {{ sleep: {{ seconds: {} }} }}", SLEEP.as_secs()),
     };
-    // What still runs is left alone by the kubelet (R13); here it would be in the way of the next one.
-    let said = timeout(GRACE, running)
-        .await
-        .unwrap_or_else(|_| Err("it took longer than the grace period".to_owned()));
-    let took = began.elapsed();
-    let left = GRACE
-        .saturating_sub(Duration::from_secs(took.as_secs()))
-        .max(LEAST);
-    let hooked = (hook != Hook::None).then_some(Hooked { took, said });
-    (hooked, left)
+    // With the grace period at its Kubernetes default.
+    let manifest = format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{ name: demo }}
+spec:
+  terminationGracePeriodSeconds: 30
+  containers:
+    - name: {CONTAINER}
+      env:
+        - {{ name: TERMINATION_GRACE_PERIOD_SECONDS, value: \"30\" }}
+      ports:
+        - {{ name: http, containerPort: {HTTP} }}
+        - {{ name: grpc, containerPort: {GRPC} }}
+        - {{ name: probes, containerPort: {PROBES} }}
+      readinessProbe:
+        httpGet: {{ path: /readyz, port: http }}
+        timeoutSeconds: 2
+      lifecycle: {{ {lifecycle} }}
+"
+    );
+    Pod::from_yaml(&manifest).map_err(|error| format!("the replicas' manifest: {error}"))
+}
+
+/// What runs in it: this program, in its other role.
+///
+/// # Errors
+///
+/// When a file that its hook needs is not there.
+pub fn program(id: &str, around: Surroundings, socket: PathBuf) -> Result<Program, String> {
+    let own = own_binary()?;
+    let (strategy, hook) = match around.strategy {
+        Strategy::Hooked(hook) => (Strategy::Prestop, hook),
+        other => (other, Hook::None),
+    };
+    let mut program = Program::new(&own)
+        .file("/app", &own)
+        .arg("replica")
+        // Where it listens is the first thing that it says.
+        .port_from_output(HTTP, |line| said(line, 0))
+        .port_from_output(GRPC, |line| said(line, 1))
+        .port_from_output(PROBES, |line| said(line, 2))
+        // It ends with the harness, however that ends; Ctrl-C in a terminal goes to the harness alone.
+        .hold_stdin()
+        .own_group()
+        // What every container in a cluster has; prestop takes its defaults for Kubernetes from it.
+        .env("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+        .env(HookSocket::VARIABLE, socket);
+    if hook == Hook::ExecHelper {
+        program = program.file("/prestop", helper()?);
+    }
+    if strategy == Strategy::Kill {
+        const SIGKILL: i32 = 9;
+        program = program.stop_signal(SIGKILL);
+    }
+    let mut args = vec![
+        ("--strategy", strategy.name().to_owned()),
+        ("--hook", hook.name().to_owned()),
+        ("--registry", around.registry.to_string()),
+        ("--registry-kind", around.kind.name().to_owned()),
+        ("--id", id.to_owned()),
+        ("--ttl-ms", TTL.as_millis().to_string()),
+        ("--visibility-ms", around.visibility.as_millis().to_string()),
+    ];
+    if let Some(linger) = around.linger_ms {
+        args.push(("--linger-ms", linger.to_string()));
+    }
+    for (name, value) in args {
+        program = program.arg(name).arg(value);
+    }
+    Ok(program)
+}
+
+/// One of the ports in `listening ADDRESS ADDRESS [ADDRESS]`.
+fn said(line: &str, which: usize) -> Option<u16> {
+    let mut addresses = line.strip_prefix("listening ")?.split(' ');
+    let (_, port) = addresses.nth(which)?.rsplit_once(':')?;
+    port.parse().ok()
 }
 
 fn own_binary() -> Result<PathBuf, String> {
@@ -89,39 +138,5 @@ pub fn helper() -> Result<PathBuf, String> {
             "{} is missing: build it with `cargo build --release --features cli --bin prestop` (without --release for a debug build)",
             helper.display()
         ))
-    }
-}
-
-/// `exec` in the container: the same environment, as far as it matters.
-async fn exec(program: &Path, argument: &str, socket: &Path) -> Result<String, String> {
-    let output = Command::new(program)
-        .arg(argument)
-        .env(HookSocket::VARIABLE, socket)
-        .kill_on_drop(true)
-        .output()
-        .await
-        .map_err(|error| format!("starting {}: {error}", program.display()))?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
-    if output.status.success() {
-        Ok(text(&output.stdout))
-    } else {
-        Err(format!("{}: {}", output.status, text(&output.stderr)))
-    }
-}
-
-/// `httpGet`: any answer is a success for the kubelet (R23), but not here.
-async fn get(container: &Container) -> Result<String, String> {
-    let address = container
-        .hook_address
-        .ok_or("the replica did not say where its hook is")?;
-    let limits = Limits {
-        longest: GRACE,
-        headers: &[("x-prestop-token", TOKEN), ("accept", "*/*")],
-    };
-    let status = call_with(Method::GET, address, "/prestop", String::new(), limits).await?;
-    if status.is_success() {
-        Ok(status.to_string())
-    } else {
-        Err(status.to_string())
     }
 }

@@ -44,6 +44,7 @@
 //! - In a cluster, and elsewhere: [`_docs::kubernetes`].
 //! - What happens when, and why: [`_docs::design`]. What becomes of each kind of client: [`_docs::connections`].
 //! - gRPC: [`_docs::grpc`].
+//! - A test that stops your service as Kubernetes does: [`_docs::kubelet`] (feature `kubelet`).
 //! - TLS on the own loop: [`Serve::handshake`], [`_docs::tls`].
 //! - A program that is not written in Rust, nginx or a JVM: [`_docs::process`] (feature `process`).
 //! - Server-sent events, WebSockets, gRPC streams, late requests, deadlines: [`_docs::streams`].

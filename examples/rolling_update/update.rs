@@ -149,7 +149,7 @@ pub async fn rolling_update(
         done = update => done?,
         () = progress.show(&load) => unreachable!("it shows the counts until it is dropped"),
     };
-    let tally = load.finish().await;
+    let tally = load.finish().await?;
     let (sent, failed) = tally.totals();
     progress.event(&format!("load ended: {sent} sent, {failed} failed"));
     if tally.latest() > TOO_LATE {

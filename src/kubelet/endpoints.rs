@@ -139,6 +139,12 @@ impl Service {
         routable(&slice.applied.1)
     }
 
+    /// Whether this pod is among them.
+    #[must_use]
+    pub fn routes_to(&self, pod: &str) -> bool {
+        self.routes().iter().any(|name| name == pod)
+    }
+
     /// kube-proxy's part, up to now.
     fn sync(&self, slice: &mut Slice) {
         let now = Instant::now();

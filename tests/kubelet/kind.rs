@@ -105,6 +105,7 @@ async fn stopped_for_real() -> Times {
     let (program, _scratch) = image();
     let node = up(&program).await;
     let t = node.stop(Cause::delete()).await;
+    println!("{t}");
     assert!(!t.hook_failed() && !t.was_killed(), "{t}");
     assert_eq!(t.exit_code(NAME), Some(0), "{t}");
     // The arithmetic, with the time that the hook took here: whole seconds of it are gone (R11).
@@ -304,7 +305,7 @@ async fn its_service_sends_nobody_to_it_who_is_not_answered() {
     let mut answers = BTreeMap::<_, u32>::new();
     // The stop may not have begun yet: then it is an endpoint until it has.
     loop {
-        let routed = service.routes().contains(&"this".to_owned());
+        let routed = service.routes_to("this");
         if !routed && stop.is_finished() {
             break;
         }

@@ -44,6 +44,7 @@
 //! - In a cluster, and elsewhere: [`_docs::kubernetes`]. What is wrong with a manifest: [`_docs::check`].
 //! - What happens when, and why: [`_docs::design`]. What becomes of each kind of client: [`_docs::connections`].
 //! - gRPC: [`_docs::grpc`].
+//! - A test that stops your service as Kubernetes does: [`_docs::kubelet`] (feature `kubelet`).
 //! - TLS on the own loop: [`Serve::handshake`], [`_docs::tls`].
 //! - Behind HAProxy, Envoy or nginx: [`_docs::gateways`].
 //! - A program that is not written in Rust, nginx or a JVM: [`_docs::process`] (feature `process`).

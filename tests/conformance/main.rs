@@ -20,6 +20,8 @@ mod etcd_own;
 mod fixture;
 mod fixtures;
 mod java_servers;
+#[cfg(feature = "nacos")]
+mod nacos_own;
 mod proxy;
 mod raw;
 #[cfg(all(feature = "etcd", feature = "zookeeper"))]
@@ -94,3 +96,5 @@ conformance!(consul: crate::fixtures::consul::Consul);
 conformance!(etcd: crate::fixtures::etcd::Etcd);
 #[cfg(feature = "zookeeper")]
 conformance!(zookeeper: crate::fixtures::zookeeper::ZooKeeper);
+#[cfg(feature = "nacos")]
+conformance!(nacos: crate::fixtures::nacos::Nacos);

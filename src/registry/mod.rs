@@ -18,6 +18,9 @@ mod dubbo;
 #[cfg(feature = "etcd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "etcd")))]
 pub mod etcd;
+#[cfg(feature = "eureka")]
+#[cfg_attr(docsrs, doc(cfg(feature = "eureka")))]
+pub mod eureka;
 #[cfg(feature = "_registry-http")]
 pub(crate) mod http;
 #[cfg(feature = "memory")]

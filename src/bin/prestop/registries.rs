@@ -11,8 +11,8 @@ use prestop::registry::{self, Instance, RegistryError};
 pub(crate) struct RegistryArgs {
     /// A registry: the program is in it while it is ready, and is taken out first of all. As far as this binary was built
     /// with their features: memory=URL, consul=URL or consul (as $CONSUL_HTTP_ADDR and $CONSUL_HTTP_TOKEN say),
-    /// etcd=URL,URL, zookeeper=HOST:PORT,HOST:PORT, nacos=URL,URL (as $NACOS_USERNAME with $NACOS_PASSWORD if they are set,
-    /// in $NACOS_NAMESPACE and $NACOS_GROUP)
+    /// etcd=URL,URL, eureka=URL,URL or eureka (as $EUREKA_CLIENT_SERVICEURL_DEFAULTZONE says), zookeeper=HOST:PORT,HOST:PORT,
+    /// nacos=URL,URL (as $NACOS_USERNAME with $NACOS_PASSWORD if they are set, in $NACOS_NAMESPACE and $NACOS_GROUP)
     #[arg(
         long,
         value_name = "KIND=URL",
@@ -108,6 +108,17 @@ fn add(
             }
             Ok(builder.registry(registry, instance))
         }
+        #[cfg(feature = "eureka")]
+        "eureka" => {
+            let mut registry = match url {
+                "" => registry::eureka::Eureka::from_env()?,
+                _ => registry::eureka::Eureka::new(servers())?,
+            };
+            if let Some(visibility) = visibility {
+                registry = registry.with_visibility(visibility);
+            }
+            Ok(builder.registry(registry, instance))
+        }
         #[cfg(feature = "zookeeper")]
         "zookeeper" => {
             let mut registry = registry::zookeeper::ZooKeeper::new(url)?;
@@ -161,6 +172,8 @@ const KINDS: &[&str] = &[
     "consul",
     #[cfg(feature = "etcd")]
     "etcd",
+    #[cfg(feature = "eureka")]
+    "eureka",
     #[cfg(feature = "zookeeper")]
     "zookeeper",
     #[cfg(feature = "nacos")]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -116,6 +116,9 @@ impl Call {
         let to = request.headers_mut();
         to.clone_from(headers);
         to.insert(HOST, server.authority().clone());
+        if let Some(authorization) = server.authorization() {
+            to.insert(AUTHORIZATION, authorization.clone());
+        }
         if let Some(content_type) = &self.content_type {
             to.insert(CONTENT_TYPE, content_type.clone());
         }

@@ -104,6 +104,18 @@ impl HttpClient {
         Ok(self)
     }
 
+    /// The same client, sending this as `Authorization` to the server with this number, and to no other.
+    pub(crate) fn with_authorization(mut self, server: usize, mut value: HeaderValue) -> Self {
+        value.set_sensitive(true);
+        self.servers[server].authorize(value);
+        self
+    }
+
+    /// How many servers there are; they are numbered from zero, in the order in which they were given.
+    pub(crate) fn servers(&self) -> usize {
+        self.servers.len()
+    }
+
     /// From now on https servers are spoken to like this; else as the system does it.
     #[cfg(feature = "tls")]
     pub(crate) fn use_tls(&self, tls: &Tls) {
@@ -121,6 +133,36 @@ impl HttpClient {
     ///
     /// Dropping it closes the connection in use. The registry may have heard the call.
     pub(crate) async fn send(&self, call: &Call, by: Deadline) -> Result<Answer, RegistryError> {
+        let all = self.servers.len();
+        let first = self.preferred.load(Ordering::Relaxed);
+        let servers = (0..all).map(|turn| (first + turn) % all).collect();
+        self.send_to_one_of(servers, call, by).await
+    }
+
+    /// The same, asking the server with this number alone.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// As that of [`send`](Self::send).
+    pub(crate) async fn send_to(
+        &self,
+        server: usize,
+        call: &Call,
+        by: Deadline,
+    ) -> Result<Answer, RegistryError> {
+        self.send_to_one_of(vec![server], call, by).await
+    }
+
+    async fn send_to_one_of(
+        &self,
+        servers: Vec<usize>,
+        call: &Call,
+        by: Deadline,
+    ) -> Result<Answer, RegistryError> {
         let begun = Instant::now();
         let mut progress = Progress {
             server: 0,
@@ -128,7 +170,8 @@ impl HttpClient {
             heard: false,
             failed: Vec::new(),
         };
-        if let Some(outcome) = by.bound(self.ask_all(call, by, &mut progress)).await {
+        let asking = self.ask_all(&servers, call, by, &mut progress);
+        if let Some(outcome) = by.bound(asking).await {
             return outcome;
         }
         self.turn_from(progress.server);
@@ -143,16 +186,16 @@ impl HttpClient {
 
     async fn ask_all(
         &self,
+        servers: &[usize],
         call: &Call,
         by: Deadline,
         progress: &mut Progress,
     ) -> Result<Answer, RegistryError> {
-        let all = self.servers.len();
-        let first = self.preferred.load(Ordering::Relaxed);
-        for turn in 0..all {
-            progress.server = (first + turn) % all;
+        for (turn, server) in servers.iter().enumerate() {
+            progress.server = *server;
             // A server that swallows packets takes its share of the time, not all of it.
-            match self.ask(call, share(by, all - turn), progress).await {
+            let by = share(by, servers.len() - turn);
+            match self.ask(call, by, progress).await {
                 Ok(answer) => {
                     if answer.status.is_server_error() {
                         self.turn_from(progress.server);

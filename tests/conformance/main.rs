@@ -17,6 +17,8 @@ mod consul_own;
 mod contract;
 #[cfg(feature = "etcd")]
 mod etcd_own;
+#[cfg(feature = "eureka")]
+mod eureka_own;
 mod fixture;
 mod fixtures;
 mod java_servers;
@@ -94,6 +96,8 @@ conformance!(memory: crate::fixtures::memory::Memory);
 conformance!(consul: crate::fixtures::consul::Consul);
 #[cfg(feature = "etcd")]
 conformance!(etcd: crate::fixtures::etcd::Etcd);
+#[cfg(feature = "eureka")]
+conformance!(eureka: crate::fixtures::eureka::Eureka);
 #[cfg(feature = "zookeeper")]
 conformance!(zookeeper: crate::fixtures::zookeeper::ZooKeeper);
 #[cfg(feature = "nacos")]

@@ -135,6 +135,10 @@ pub enum Readiness {
     /// deaths need that do not delete the pod (probe kills, evictions).
     #[default]
     FailWhenStopping,
+    /// 404 from the first moment of the stop on, which is 503 to everybody but an HAProxy with `http-check
+    /// disable-on-404`: that one [drains](crate::_docs::gateways#haproxy-by-404) a server that says so, and calls it down
+    /// only when it says something else, or nothing. While the service starts it is 503.
+    NotFoundWhenStopping,
     /// 200 until the listener closes. A deleted pod leaves its Service whatever its probe says, but as the last one
     /// it stays kube-proxy's fallback only while it is "serving" (R34).
     KeepServing,
@@ -148,7 +152,7 @@ impl Readiness {
     )]
     pub(crate) const fn passes(self, phase: Phase) -> bool {
         match self {
-            Self::FailWhenStopping => phase.is_ready(),
+            Self::FailWhenStopping | Self::NotFoundWhenStopping => phase.is_ready(),
             Self::KeepServing => matches!(phase, Phase::Ready | Phase::PreStop | Phase::LameDuck),
         }
     }

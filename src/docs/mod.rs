@@ -6,6 +6,9 @@ pub mod design {}
 #[doc = include_str!("connections.md")]
 pub mod connections {}
 
+#[doc = include_str!("gateways.md")]
+pub mod gateways {}
+
 #[doc = include_str!("grpc.md")]
 pub mod grpc {}
 
@@ -22,6 +25,11 @@ pub mod registries {}
 #[cfg(all(feature = "hook", unix))]
 #[doc = include_str!("hooks.md")]
 pub mod hooks {}
+
+// Its snippets call the check.
+#[cfg_attr(feature = "check", doc = include_str!("check.md"))]
+#[cfg_attr(not(feature = "check"), doc = "Shown with the feature `check`.")]
+pub mod check {}
 
 #[doc = include_str!("process.md")]
 pub mod process {}

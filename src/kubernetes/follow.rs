@@ -9,7 +9,7 @@ use super::OwnPod;
 use super::api::{Answered, Trouble};
 use super::pod::{Pod, Unseen};
 use super::verdict::{Begun, LEAST, Verdict};
-use crate::budget::GracePeriod;
+use crate::budget::{GracePeriod, SLEEP_VARIABLE};
 use crate::deadline::Deadline;
 use crate::handle::ShutdownHandle;
 use crate::own_pod::{PodReport, PodTimes};
@@ -124,8 +124,8 @@ fn compare(pod: &OwnPod, found: &Pod, state: &State) {
                     warn(
                         state,
                         format!(
-                            "the manifest's preStop sleep is {slept:?}, the program was told {told:?} \
-                             (pre_stop_elapsed): the longer one counts"
+                            "the manifest's preStop sleep is {slept:?}, the program was told {told:?}: the longer one \
+                             counts. Set {SLEEP_VARIABLE} to the manifest's number"
                         ),
                     );
                 }

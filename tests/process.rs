@@ -92,7 +92,7 @@ fn is_gone(pid: u32) -> bool {
 }
 
 fn c() -> ShutdownCoordinator {
-    grace(30).build().expect("it fits")
+    grace(600).build().expect("it fits")
 }
 
 /// As short as a grace period gets with a whole plan: the drain has 0.8 s.
@@ -131,7 +131,7 @@ async fn the_steps_come_in_the_drain_after_the_leave_steps_and_the_lame_duck() {
         log.to_str().expect("ASCII"),
     ]);
     let plan = StopPlan::terminate().leave(leave);
-    let c = grace(30)
+    let c = grace(600)
         .lame_duck(Duration::from_millis(300))
         .build()
         .expect("it fits");
@@ -309,7 +309,7 @@ async fn a_grandchild_that_holds_the_port_and_ignores_sigterm_is_killed() {
 async fn one_that_puts_itself_into_the_background_is_ended_in_the_drain() {
     let scratch = Scratch::new("background");
     let script = "sleep 1000 & echo $! > $1/up";
-    let c = grace(30)
+    let c = grace(600)
         .lame_duck(Duration::from_millis(200))
         .build()
         .expect("it fits");

@@ -1,5 +1,6 @@
 //! [`Server`]: one real server, as a process that can be frozen, killed and started again.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::marker::PhantomData;
@@ -7,6 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -15,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use crate::fixture::Fixture;
 
 /// Nothing in these tests takes this long, on the busiest of machines.
-pub const BOUND: Duration = Duration::from_secs(60);
+pub const BOUND: Duration = Duration::from_secs(120);
 
 pub struct Server<F: Fixture> {
     program: PathBuf,
@@ -163,12 +165,28 @@ impl<F: Fixture> Drop for Server<F> {
     }
 }
 
-/// Ports below those that the kernel gives to clients, so that they are still free when a server starts again.
+/// Ports that the kernel gives to no client, and this process to no other server, so that they are still free when a
+/// server starts, and when it starts again.
 fn free_ports(count: usize) -> Vec<u16> {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    let range: Vec<u16> = range
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter_map(|port| port.parse().ok())
+        .collect();
+    let of_clients = match range[..] {
+        [first, last] => first..=last,
+        _ => 32_768..=60_999,
+    };
+    let mut given = GIVEN.lock().unwrap();
     let mut ports = Vec::new();
     while ports.len() < count {
-        let port = fastrand::u16(12_000..32_000);
-        if !ports.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        let port = fastrand::u16(5_000..);
+        if !of_clients.contains(&port)
+            && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+            && given.insert(port)
+        {
             ports.push(port);
         }
     }

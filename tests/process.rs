@@ -13,7 +13,7 @@ use prestop::process::{
     Output, Process, ReadyWhen, Signal, StopPlan, StopStep, Supervised, Supervisor,
 };
 use prestop::{Outcome, Phase, Reason, ShutdownCoordinator, ShutdownHandle, WorkKind};
-use support::{grace, local, until, within};
+use support::{grace, until, within};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -392,9 +392,12 @@ async fn what_cannot_be_started_says_so_as_a_shell_would() {
 #[tokio::test]
 async fn every_sign_of_readiness_is_waited_for() {
     let scratch = Scratch::new("ready");
-    let listener = local().await;
-    let address = listener.local_addr().expect("bound");
-    drop(listener);
+    // Bound, so that nobody else gets the port, and not listening yet.
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket
+        .bind(([127, 0, 0, 1], 0).into())
+        .expect("a free port");
+    let address = socket.local_addr().expect("bound");
     let pidfile = scratch.file("pidfile");
     std::fs::write(&pidfile, "of a predecessor\n").expect("writable");
     // Some file systems count in ticks of 4 ms: the two writes must differ.
@@ -423,9 +426,7 @@ async fn every_sign_of_readiness_is_waited_for() {
     };
     assert!(not_yet(&mut ready).await, "nobody listens");
     let app = axum::Router::new().route("/ready", axum::routing::get(|| async { "yes" }));
-    let listener = tokio::net::TcpListener::bind(address)
-        .await
-        .expect("it was free");
+    let listener = socket.listen(16).expect("it is ours");
     let server = tokio::spawn(async move { axum::serve(listener, app).await });
     assert!(not_yet(&mut ready).await, "nothing printed");
     std::fs::write(scratch.file("print"), "").expect("writable");

@@ -22,6 +22,8 @@ mod eureka_own;
 mod fixture;
 mod fixtures;
 mod java_servers;
+#[cfg(feature = "nacos")]
+mod nacos_own;
 mod proxy;
 mod raw;
 #[cfg(all(feature = "etcd", feature = "zookeeper"))]
@@ -98,3 +100,5 @@ conformance!(etcd: crate::fixtures::etcd::Etcd);
 conformance!(eureka: crate::fixtures::eureka::Eureka);
 #[cfg(feature = "zookeeper")]
 conformance!(zookeeper: crate::fixtures::zookeeper::ZooKeeper);
+#[cfg(feature = "nacos")]
+conformance!(nacos: crate::fixtures::nacos::Nacos);

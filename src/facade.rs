@@ -164,6 +164,24 @@ impl crate::ShutdownCoordinatorBuilder {
     }
 }
 
+#[cfg(feature = "haproxy")]
+impl crate::ShutdownCoordinatorBuilder {
+    /// Answers HAProxy's agent checks, from `build` until [`Stopped`](crate::Phase::Stopped): `drain` from the first moment
+    /// of the stop on; and waits, as a `pre_stop` hook named `HAProxy's agent check`, until every balancer that has asked
+    /// before has fetched that. So the lame duck lasts until the last of them sends nothing more. See
+    /// [`AgentCheck`](crate::haproxy::AgentCheck).
+    ///
+    /// A balancer that does not ask for twice the interval and a second fails the hook, is in the report by name, and
+    /// holds nothing up any more.
+    #[cfg_attr(docsrs, doc(cfg(feature = "haproxy")))]
+    pub fn haproxy_agent(self, agent: crate::haproxy::AgentCheck) -> Self {
+        let (answers, told) = agent.into_parts();
+        let hook = crate::HookName::new("HAProxy's agent check").within(told.limit());
+        self.companion(|handle| answers.run(handle))
+            .pre_stop(hook, |cx| told.wait(cx.deadline()))
+    }
+}
+
 #[cfg(feature = "kubernetes")]
 impl crate::ShutdownCoordinatorBuilder {
     /// Asks the API server for the own pod: at the start, whether its manifest says what the program was told; when a
@@ -184,24 +202,6 @@ impl crate::ShutdownCoordinatorBuilder {
             Some(pod) => self.companion(|handle| crate::kubernetes::follow(pod, handle)),
             None => self,
         }
-    }
-}
-
-#[cfg(feature = "haproxy")]
-impl crate::ShutdownCoordinatorBuilder {
-    /// Answers HAProxy's agent checks, from `build` until [`Stopped`](crate::Phase::Stopped): `drain` from the first moment
-    /// of the stop on; and waits, as a `pre_stop` hook named `HAProxy's agent check`, until every balancer that has asked
-    /// before has fetched that. So the lame duck lasts until the last of them sends nothing more. See
-    /// [`AgentCheck`](crate::haproxy::AgentCheck).
-    ///
-    /// A balancer that does not ask for twice the interval and a second fails the hook, is in the report by name, and
-    /// holds nothing up any more.
-    #[cfg_attr(docsrs, doc(cfg(feature = "haproxy")))]
-    pub fn haproxy_agent(self, agent: crate::haproxy::AgentCheck) -> Self {
-        let (answers, told) = agent.into_parts();
-        let hook = crate::HookName::new("HAProxy's agent check").within(told.limit());
-        self.companion(|handle| answers.run(handle))
-            .pre_stop(hook, |cx| told.wait(cx.deadline()))
     }
 }
 

@@ -44,6 +44,7 @@
 //! - In a cluster, and elsewhere: [`_docs::kubernetes`]. What is wrong with a manifest: [`_docs::check`].
 //! - What happens when, and why: [`_docs::design`]. What becomes of each kind of client: [`_docs::connections`].
 //! - gRPC: [`_docs::grpc`].
+//! - A test that stops your service as Kubernetes does: [`_docs::kubelet`] (feature `kubelet`).
 //! - TLS on the own loop: [`Serve::handshake`], [`_docs::tls`].
 //! - Behind HAProxy, Envoy or nginx: [`_docs::gateways`].
 //! - A program that is not written in Rust, nginx or a JVM: [`_docs::process`] (feature `process`).
@@ -75,8 +76,8 @@
 //! - `haproxy`: answers HAProxy's agent checks, and stays until the last balancer knows;
 //! - Kubernetes' hooks into the process: `hook`; the binary `prestop`: `cli`;
 //! - `process`: any program under the coordinator (Linux);
-//! - `kubernetes`: the own pod tells why it is stopped, and how long it has ([`_docs::kubernetes`]);
 //! - `check`: finds in manifests what would lose requests ([`_docs::check`]);
+//! - `kubernetes`: the own pod tells why it is stopped, and how long it has ([`_docs::kubernetes`]);
 //! - `kubelet`: stops a service as Kubernetes does, for tests;
 //! - `serde`: the report as JSON.
 //!

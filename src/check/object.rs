@@ -120,12 +120,12 @@ impl<'d> Pod<'d> {
         self.spec.list("containers").map(Container)
     }
 
-    /// Whether it is sent requests, as far as that can be seen: it has ports or a readiness probe, or is a part.
+    /// Whether others send it requests, as far as that can be seen: not where all of its ports are for metrics and the
+    /// like. Without any it may serve nevertheless, for Kubernetes does not ask that they are declared.
     pub(super) fn serves(self) -> bool {
-        let mut all = self.running().peekable();
-        let is_asked =
-            |c: Container<'_>| c.has_ports() || c.0.at("readinessProbe").is_some() || !c.is_whole();
-        all.peek().is_none() || all.any(is_asked)
+        let is_asked = |c: Container<'_>| c.has_ports() || c.0.at("readinessProbe").is_some();
+        let declares = |c: Container<'_>| c.0.list("ports").next().is_some();
+        self.running().any(is_asked) || !self.running().any(declares)
     }
 
     /// Seconds, 30 where nothing is said; none where it is not a number.

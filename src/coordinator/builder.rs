@@ -201,7 +201,7 @@ impl ShutdownCoordinatorBuilder {
     }
 
     /// Adds a task that lives from `build` until `Stopped`.
-    #[cfg_attr(not(feature = "probe"), allow(dead_code))]
+    #[cfg_attr(not(any(feature = "probe", feature = "haproxy")), allow(dead_code))]
     pub(crate) fn companion<F>(
         self,
         task: impl FnOnce(ShutdownHandle) -> F + Send + 'static,

@@ -6,11 +6,18 @@ pub mod design {}
 #[doc = include_str!("connections.md")]
 pub mod connections {}
 
+#[doc = include_str!("gateways.md")]
+pub mod gateways {}
+
 #[doc = include_str!("grpc.md")]
 pub mod grpc {}
 
 #[doc = include_str!("kubernetes.md")]
 pub mod kubernetes {}
+
+#[cfg(all(feature = "kubelet", unix))]
+#[doc = include_str!("kubelet.md")]
+pub mod kubelet {}
 
 #[doc = include_str!("tls.md")]
 pub mod tls {}

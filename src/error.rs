@@ -20,6 +20,11 @@ pub(crate) enum Kind {
         value: String,
         advice: &'static str,
     },
+    /// The variable with the length of the sleep hook, and its value.
+    PreStopSleep {
+        variable: &'static str,
+        value: String,
+    },
     /// The whole arithmetic, ready to print.
     Budget(String),
     /// What is wrong with the runtime, and what to do.
@@ -37,6 +42,9 @@ pub(crate) enum Kind {
     /// Where the token of the httpGet hook came from, and what is wrong with it. Never the token.
     #[cfg_attr(not(all(feature = "hook", feature = "probe")), allow(dead_code))]
     HookToken { from: String, problem: &'static str },
+    /// What was looked for to find the own pod, and what to do.
+    #[cfg_attr(not(feature = "kubernetes"), allow(dead_code))]
+    OwnPod(String),
     /// The message of a panic of our own.
     Engine(String),
 }
@@ -55,6 +63,12 @@ impl Error {
     #[must_use]
     pub const fn is_grace_period(&self) -> bool {
         matches!(self.kind, Kind::GracePeriod { .. })
+    }
+
+    /// `PRE_STOP_SLEEP_SECONDS` is something that is not a whole number of seconds.
+    #[must_use]
+    pub const fn is_pre_stop_sleep(&self) -> bool {
+        matches!(self.kind, Kind::PreStopSleep { .. })
     }
 
     /// The parts of the stop do not fit into the grace period; the message is the arithmetic.
@@ -87,6 +101,12 @@ impl Error {
         matches!(self.kind, Kind::HookToken { .. })
     }
 
+    /// The own pod cannot be found: the process runs outside of a cluster, or does not know its pod's name.
+    #[must_use]
+    pub const fn is_own_pod(&self) -> bool {
+        matches!(self.kind, Kind::OwnPod(_))
+    }
+
     /// A signal handler could not be installed.
     #[must_use]
     pub const fn is_signal(&self) -> bool {
@@ -109,7 +129,12 @@ impl fmt::Display for Error {
                 value,
                 advice,
             } => write!(f, "{from}={value:?} is not a grace period: {advice}"),
-            Kind::Budget(text) | Kind::HookSocket(text) => f.write_str(text),
+            Kind::PreStopSleep { variable, value } => write!(
+                f,
+                "{variable}={value:?} is not the length of a preStop sleep: give the whole seconds of the manifest's \
+                 `sleep` hook, without a unit; or unset it where there is none"
+            ),
+            Kind::Budget(text) | Kind::HookSocket(text) | Kind::OwnPod(text) => f.write_str(text),
             Kind::Runtime(what) => f.write_str(what),
             Kind::HookToken { from, problem } => write!(
                 f,

@@ -41,14 +41,16 @@
 //!   [`DrainLayer`].
 //! - Several servers, stock servers, work without HTTP: [`ShutdownCoordinator::run`] with [`serve`](serve()),
 //!   [`DrainLayer`], [`ShutdownHandle::draining`], [`ShutdownHandle::spawn`], [`ShutdownHandle::guard`].
-//! - In a cluster, and elsewhere: [`_docs::kubernetes`].
+//! - In a cluster, and elsewhere: [`_docs::kubernetes`]. What is wrong with a manifest: [`_docs::check`].
 //! - What happens when, and why: [`_docs::design`]. What becomes of each kind of client: [`_docs::connections`].
 //! - gRPC: [`_docs::grpc`].
+//! - A test that stops your service as Kubernetes does: [`_docs::kubelet`] (feature `kubelet`).
 //! - TLS on the own loop: [`Serve::handshake`], [`_docs::tls`].
+//! - Behind HAProxy, Envoy or nginx: [`_docs::gateways`].
 //! - A program that is not written in Rust, nginx or a JVM: [`_docs::process`] (feature `process`).
 //! - Server-sent events, WebSockets, gRPC streams, late requests, deadlines: [`_docs::streams`].
 //! - A registry of one's own: [`registry::Registry`].
-//! - Consul, etcd, ZooKeeper, a registry of one's own: [`_docs::registries`], [`registry::Registry`].
+//! - Consul, etcd, ZooKeeper, Nacos, Eureka, a registry of one's own: [`_docs::registries`], [`registry::Registry`].
 //!
 //! What each way promises:
 //!
@@ -68,9 +70,14 @@
 //!
 //! - servers: `axum` (`ConnectInfo` on the own loop, the probes as a `Router`, `c.listener`), `websocket`
 //!   (`StopSignal::websocket`), `tonic` (`c.incoming`), `tonic-health` (`c.grpc_health`);
+//! - registries: `memory` (the embedded one), `consul`, `etcd`, `zookeeper`, `nacos`, `eureka`, see [`registry`]; `tls` for
+//!   `https` ones;
 //! - registries: `memory` (the embedded one), `consul`, `etcd`, `zookeeper`, see [`registry`]; `tls` for `https` ones;
+//! - `haproxy`: answers HAProxy's agent checks, and stays until the last balancer knows;
 //! - Kubernetes' hooks into the process: `hook`; the binary `prestop`: `cli`;
 //! - `process`: any program under the coordinator (Linux);
+//! - `check`: finds in manifests what would lose requests ([`_docs::check`]);
+//! - `kubernetes`: the own pod tells why it is stopped, and how long it has ([`_docs::kubernetes`]);
 //! - `kubelet`: stops a service as Kubernetes does, for tests;
 //! - `serde`: the report as JSON.
 //!
@@ -85,6 +92,9 @@
 #[path = "docs/mod.rs"]
 pub mod _docs;
 mod budget;
+#[cfg(feature = "check")]
+#[cfg_attr(docsrs, doc(cfg(feature = "check")))]
+pub mod check;
 mod coordinator;
 mod deadline;
 mod error;
@@ -95,6 +105,9 @@ mod grpc_health;
 mod handle;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 mod handler;
+#[cfg(feature = "haproxy")]
+#[cfg_attr(docsrs, doc(cfg(feature = "haproxy")))]
+pub mod haproxy;
 mod hook;
 #[cfg(all(feature = "hook", any(unix, feature = "probe")))]
 mod hook_call;
@@ -104,9 +117,12 @@ mod in_flight;
 #[cfg(feature = "kubelet")]
 #[cfg_attr(docsrs, doc(cfg(feature = "kubelet")))]
 pub mod kubelet;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod last_gasp;
 #[cfg(feature = "middleware")]
 mod middleware;
+mod own_pod;
 mod peers;
 mod phase;
 #[cfg(feature = "probe")]
@@ -153,12 +169,16 @@ pub use hook::{HookContext, HookName, LifecycleHook, TaskOutput};
 #[cfg_attr(docsrs, doc(cfg(all(feature = "hook", unix))))]
 pub use hook_socket::{HookError, HookSocket, exec_hook};
 pub use in_flight::{Closed, InFlightGuard};
+#[cfg(feature = "kubernetes")]
+#[cfg_attr(docsrs, doc(cfg(feature = "kubernetes")))]
+pub use kubernetes::OwnPod;
 #[cfg(feature = "middleware")]
 #[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
 pub use middleware::{
     DeadlineFuture, DeadlineLayer, DeadlineService, DrainFuture, DrainLayer, DrainService,
     StreamLayer, StreamService,
 };
+pub use own_pod::{Cause, PodReport};
 pub use phase::Phase;
 #[cfg(all(feature = "hook", feature = "probe"))]
 #[cfg_attr(docsrs, doc(cfg(all(feature = "hook", feature = "probe"))))]

@@ -23,7 +23,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         &["budget", "in_flight", "last_gasp", "timeline", "signal"],
     ),
     // The first two spread by the thread numbers of `in_flight`.
-    ("parts, upper", &["roster", "tally", "peers"]),
+    ("parts, upper", &["roster", "tally", "peers", "own_pod"]),
     ("record, lower", &["report"]),
     ("record", &["state"]),
     ("waist, lower", &["handle"]),
@@ -37,6 +37,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         "rooms",
         &[
             "coordinator",
+            "check",
             "middleware",
             "handler",
             "server",
@@ -45,22 +46,33 @@ const FLOORS: &[(&str, &[&str])] = &[
             "registry::consul",
             "process",
             "hook_socket",
+            "haproxy",
             "registry::memory",
             "registry::etcd",
+            "registry::eureka",
+            "registry::nacos",
             "registry::zookeeper",
             "registry::http",
+            "registry::dubbo",
+            "kubernetes",
         ],
     ),
     ("roof", &["facade", "docs"]),
     ("roof, upper", &["lib"]),
 ];
 
-/// What stands in a room and is shared with its neighbours: the one HTTP client, made for the HTTP registries.
+/// What stands in a room and is shared with its neighbours: the one HTTP client, made for the HTTP registries, and what
+/// Dubbo wants of each of its registries.
 const CLOSETS: &[(&str, &str)] = &[
     ("process", "registry::http"),
+    ("kubernetes", "registry::http"),
     ("registry::consul", "registry::http"),
     ("registry::etcd", "registry::http"),
+    ("registry::eureka", "registry::http"),
     ("registry::memory", "registry::http"),
+    ("registry::nacos", "registry::dubbo"),
+    ("registry::nacos", "registry::http"),
+    ("registry::zookeeper", "registry::dubbo"),
 ];
 
 #[test]

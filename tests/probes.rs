@@ -104,6 +104,40 @@ async fn keep_serving_stays_ready_until_the_drain() {
     within("the report", run).await.unwrap().unwrap();
 }
 
+/// What HAProxy takes for a wish to drain, and Envoy for one that is none of its failures; never while the service starts.
+#[tokio::test]
+async fn a_stop_may_be_a_404_and_is_told_to_envoy() {
+    const ENVOY: &str = "x-envoy-immediate-health-check-fail";
+    for (readiness, stopping) in [
+        (Readiness::NotFoundWhenStopping, 404),
+        (Readiness::FailWhenStopping, 503),
+    ] {
+        let (builder, probes) = probed(builder().readiness(readiness)).await;
+        let c = builder.build().unwrap();
+        let h = c.handle();
+        let starting = ask(probes, "/readyz").await;
+        assert_eq!((starting.status, starting.header(ENVOY)), (503, None));
+        let run = tokio::spawn(c.run(h.draining()));
+        within("ready", h.wait_for(Phase::Ready)).await;
+        let ready = ask(probes, "/readyz").await;
+        assert_eq!((ready.status, ready.header(ENVOY)), (200, None));
+        let busy = h.guard("busy").unwrap();
+        h.trigger(Reason::requested("test"));
+        let leaves = ask(probes, "/readyz").await;
+        assert_eq!(
+            (leaves.status, leaves.header(ENVOY)),
+            (stopping, Some("true"))
+        );
+        assert!(leaves.text().starts_with("not ready: "), "{leaves:?}");
+        for path in ["/livez", "/startupz"] {
+            let other = ask(probes, path).await;
+            assert_eq!((other.status, other.header(ENVOY)), (200, None), "{path}");
+        }
+        drop(busy);
+        within("the report", run).await.unwrap().unwrap();
+    }
+}
+
 /// S2: whoever learns of the stop, by whatever way, finds readiness off.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readiness_is_off_before_anything_of_the_stop_can_be_seen() {

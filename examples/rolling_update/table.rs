@@ -177,7 +177,7 @@ struct Seconds {
 
 impl Seconds {
     fn of(stops: &[Stop]) -> Option<Self> {
-        let mut took: Vec<f64> = stops.iter().map(|stop| stop.took.as_secs_f64()).collect();
+        let mut took: Vec<f64> = stops.iter().map(|stop| stop.took().as_secs_f64()).collect();
         took.sort_unstable_by(f64::total_cmp);
         let middle = took.len() / 2;
         let median = if took.len().is_multiple_of(2) {
@@ -195,7 +195,7 @@ impl Seconds {
 }
 
 fn forced(stops: &[Stop]) -> usize {
-    stops.iter().filter(|stop| stop.forced).count()
+    stops.iter().filter(|stop| stop.forced()).count()
 }
 
 /// One sentence with the figures that matter.

@@ -72,14 +72,16 @@ mod tests {
     /// The table of `Phase`, column by column.
     #[test]
     fn each_phase_has_its_answers() {
-        use Readiness::{FailWhenStopping, KeepServing};
+        use Readiness::{FailWhenStopping, KeepServing, NotFoundWhenStopping};
         let row = |phase, readiness| Probe::ALL.map(|probe| probe.is_ok(phase, readiness));
-        for readiness in [FailWhenStopping, KeepServing] {
+        for readiness in [FailWhenStopping, NotFoundWhenStopping, KeepServing] {
             assert_eq!(row(Phase::Starting, readiness), [true, false, false]);
             assert_eq!(row(Phase::Ready, readiness), [true, true, true]);
         }
         for phase in Phase::ALL.into_iter().filter(|p| p.is_stopping()) {
-            assert_eq!(row(phase, FailWhenStopping), [true, false, true], "{phase}");
+            for readiness in [FailWhenStopping, NotFoundWhenStopping] {
+                assert_eq!(row(phase, readiness), [true, false, true], "{phase}");
+            }
             let still_serving = phase < Phase::Draining;
             assert_eq!(
                 row(phase, KeepServing),

@@ -13,11 +13,12 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use tower::Service;
 
 use crate::handle::ShutdownHandle;
+use crate::state::Readiness;
 
 use check::Probe;
 pub(crate) use listener::listen;
@@ -25,6 +26,10 @@ pub(crate) use listener::listen;
 pub(crate) use listener::listen_with_hook;
 #[cfg(feature = "hook")]
 pub use token::HookToken;
+
+/// An Envoy that hears this takes the host out at once, and does not count it as one that failed: enough of those, and
+/// Envoy panics and sends to all.
+const ENVOY_LEAVES: HeaderName = HeaderName::from_static("x-envoy-immediate-health-check-fail");
 
 /// Answers `GET` and `HEAD` of `/livez`, `/readyz` and `/startupz`; anything else is 404.
 ///
@@ -36,6 +41,10 @@ pub use token::HookToken;
 /// $ curl -H 'accept: application/json' localhost:9090/readyz
 /// {"probe":"readyz","ok":false,"phase":"lame_duck","seconds_left":23.4}
 /// ```
+///
+/// While the service stops, a `/readyz` that fails also carries `x-envoy-immediate-health-check-fail: true`
+/// ([Envoy](crate::_docs::gateways#envoy)), and may be [404](crate::Readiness::NotFoundWhenStopping) by choice
+/// ([HAProxy](crate::_docs::gateways#haproxy-by-404)).
 ///
 /// `/livez` stays green while the service stops: failing it would make the kubelet kill again, with the probe's own
 /// grace period (R29).
@@ -82,11 +91,14 @@ impl Probes {
             return response;
         }
         let phase = self.handle.phase();
-        let ok = probe.is_ok(phase, self.handle.state().settings.readiness);
-        let status = if ok {
-            StatusCode::OK
-        } else {
-            StatusCode::SERVICE_UNAVAILABLE
+        let readiness = self.handle.state().settings.readiness;
+        let ok = probe.is_ok(phase, readiness);
+        // Of the three, readiness alone can fail in a stop.
+        let leaves = !ok && phase.is_stopping();
+        let status = match (ok, readiness) {
+            (true, _) => StatusCode::OK,
+            (false, Readiness::NotFoundWhenStopping) if leaves => StatusCode::NOT_FOUND,
+            (false, _) => StatusCode::SERVICE_UNAVAILABLE,
         };
         let left = self.handle.time_left();
         let wants_json = request.headers().get_all(ACCEPT).iter().any(|accept| {
@@ -94,7 +106,7 @@ impl Probes {
                 .to_str()
                 .is_ok_and(|a| a.contains("application/json"))
         });
-        if wants_json {
+        let mut response = if wants_json {
             let mut response = plain(status, probe.json(ok, phase, left));
             response
                 .headers_mut()
@@ -102,7 +114,12 @@ impl Probes {
             response
         } else {
             plain(status, probe.text(ok, phase, left))
+        };
+        if leaves {
+            let headers = response.headers_mut();
+            headers.insert(ENVOY_LEAVES, HeaderValue::from_static("true"));
         }
+        response
     }
 }
 

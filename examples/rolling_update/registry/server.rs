@@ -8,12 +8,13 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Backend;
 
 /// A Java server on a busy machine was seen to take eight seconds.
 const START_LIMIT: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_secs(5);
 
 pub struct Server {
     at: SocketAddr,
@@ -60,7 +61,11 @@ impl Server {
             .map_err(about)?;
         let child = server.child.insert(child);
         let begun = Instant::now();
-        while !backend.is_ready(server.at).await {
+        // One that accepts and does not answer is not ready.
+        while !timeout(ANSWER, backend.is_ready(server.at))
+            .await
+            .unwrap_or(false)
+        {
             let ended = child.try_wait().map_err(about)?;
             if ended.is_some() || begun.elapsed() > START_LIMIT {
                 let said = std::fs::read_to_string(&log).unwrap_or_default();

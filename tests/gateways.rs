@@ -1,0 +1,252 @@
+//! HAProxy, the real one, in front of two replicas under load: one is stopped, and HAProxy itself is asked what it did.
+#![cfg(all(unix, not(loom), feature = "axum", feature = "haproxy"))]
+// The example's modules, used in part; what may panic in a test may in its helpers.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+// Waits for another process.
+#![allow(clippy::disallowed_types, clippy::disallowed_methods)]
+
+#[path = "../examples/gateways/load.rs"]
+mod load;
+#[path = "../examples/gateways/program.rs"]
+mod program;
+#[path = "../examples/gateways/replica.rs"]
+mod replica;
+
+use std::time::Duration;
+
+use prestop::{Phase, Readiness};
+
+use load::{Load, ask};
+use program::{Gateway, Server};
+use replica::{Place, Replica, Stop};
+
+const AGENT: &str = include_str!("../examples/gateways/haproxy-agent.cfg");
+const BY_404: &str = include_str!("../examples/gateways/haproxy-404.cfg");
+
+/// Nothing in these tests takes this long.
+const BOUND: Duration = Duration::from_secs(60);
+
+/// Longer than any test: it is ended when HAProxy is seen to have drained.
+const LAME_DUCK: Duration = Duration::from_secs(40);
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let waited = tokio::time::timeout(BOUND, async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    waited
+        .await
+        .unwrap_or_else(|_| panic!("waited {BOUND:?} for: {what}"));
+}
+
+/// Two replicas, and HAProxy before them.
+struct Scene {
+    places: [Place; 2],
+    replicas: [Option<Replica>; 2],
+    haproxy: Gateway,
+    how: (Stop, Readiness, bool),
+}
+
+impl Scene {
+    /// `None`, said aloud, where there is no HAProxy.
+    async fn start(config: &str, how: (Stop, Readiness, bool)) -> Option<Self> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        // Debian has it where only root looks.
+        let mut dirs: Vec<_> = std::env::split_paths(&path).collect();
+        dirs.push("/usr/sbin".into());
+        let program = dirs
+            .iter()
+            .map(|dir| dir.join("haproxy"))
+            .find(|p| p.exists());
+        let Some(program) = program else {
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "no haproxy in CI (Debian: haproxy)"
+            );
+            // Past libtest, which would keep it to itself.
+            let line = b"SKIPPED: there is no haproxy here (Debian: haproxy)\n";
+            std::io::Write::write_all(&mut std::io::stderr(), line).unwrap();
+            return None;
+        };
+        let places = [Place::new(), Place::new()];
+        let mut replicas = [None, None];
+        for (place, replica) in places.iter().zip(&mut replicas) {
+            *replica = Some(place.start(how.0, how.1, how.2).await);
+        }
+        let port = |address: std::net::SocketAddr| address.port().to_string();
+        let words = [
+            ("SERVICE_1", port(places[0].service)),
+            ("SERVICE_2", port(places[1].service)),
+            ("PROBES_1", port(places[0].probes)),
+            ("PROBES_2", port(places[1].probes)),
+            ("AGENT_1", port(places[0].agent)),
+            ("AGENT_2", port(places[1].agent)),
+        ];
+        let args = ["-db", "-f", "DIR/haproxy.cfg"];
+        let haproxy = Gateway::start(&program, &args, ("haproxy.cfg", config), &words).await;
+        let scene = Self {
+            places,
+            replicas,
+            haproxy: haproxy.unwrap(),
+            how,
+        };
+        for name in ["one", "two"] {
+            scene.becomes(name, "UP").await;
+        }
+        if config.contains("agent-check") {
+            // A new HAProxy takes every server for up before it has asked.
+            let asked = || scene.server("one").agent.contains("L7OK");
+            until("an agent check", asked).await;
+        }
+        Some(scene)
+    }
+
+    fn server(&self, name: &str) -> Server {
+        self.haproxy.server(name).unwrap()
+    }
+
+    async fn becomes(&self, name: &str, status: &str) {
+        until(status, || self.server(name).status == status).await;
+    }
+
+    /// Both get requests.
+    async fn both_serve(&self) {
+        let before: Vec<_> = self.places.iter().map(Place::served).collect();
+        until("both to serve", || {
+            let now = self.places.iter().map(Place::served);
+            now.zip(&before).all(|(now, before)| now >= before + 50)
+        })
+        .await;
+    }
+
+    async fn restart(&mut self, index: usize) {
+        let (stop, readiness, maint) = self.how;
+        self.replicas[index] = Some(self.places[index].start(stop, readiness, maint).await);
+    }
+}
+
+/// The first replica is stopped and started again, under load, twice.
+async fn loses_nothing(mut scene: Scene, drained: &str, end_the_lame_duck: bool) {
+    let load = Load::start(scene.haproxy.port, 8, Duration::from_millis(10));
+    for _ in 0..2 {
+        scene.both_serve().await;
+        let replica = scene.replicas[0].take().unwrap();
+        let h = replica.h.clone().unwrap();
+        replica.stop();
+        if end_the_lame_duck {
+            scene.becomes("one", drained).await;
+            assert_eq!(h.phase(), Phase::LameDuck);
+        } else {
+            // The drain is acknowledged: that is what the lame duck waited for.
+            let acknowledged = h.wait_for(Phase::Draining);
+            tokio::time::timeout(BOUND, acknowledged).await.unwrap();
+        }
+        let at_the_drain = scene.server("one");
+        assert_eq!(at_the_drain.status, drained);
+        h.end_lame_duck();
+        let report = tokio::time::timeout(BOUND, replica.ended()).await.unwrap();
+        let report = report.expect("it has a report");
+        assert!(report.is_clean(), "{report}");
+        // The load goes on, and none of it goes there.
+        let other = scene.places[1].served();
+        until("more load", || scene.places[1].served() >= other + 100).await;
+        let later = scene.server("one");
+        assert_eq!(later.requests, at_the_drain.requests, "after the drain");
+        assert_eq!(later.requests, scene.places[0].served(), "all it was given");
+        scene.restart(0).await;
+        scene.becomes("one", "UP").await;
+    }
+    scene.both_serve().await;
+    let outcome = load.finish().await;
+    assert_eq!(outcome.failed, 0, "{outcome:?}\n{}", scene.haproxy.log());
+    let served: u64 = scene.places.iter().map(Place::served).sum();
+    assert_eq!(outcome.sent, served, "each was served once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_comes_after_the_agents_drain_is_acknowledged_and_none_is_lost() {
+    let how = (
+        Stop::Prestop(Duration::ZERO),
+        Readiness::FailWhenStopping,
+        false,
+    );
+    if let Some(scene) = Scene::start(AGENT, how).await {
+        loses_nothing(scene, "DRAIN (agent)", false).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_comes_after_the_agents_maint_is_acknowledged_and_none_is_lost() {
+    let how = (
+        Stop::Prestop(Duration::ZERO),
+        Readiness::FailWhenStopping,
+        true,
+    );
+    if let Some(scene) = Scene::start(AGENT, how).await {
+        loses_nothing(scene, "MAINT", false).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_comes_after_the_404_is_fetched_and_none_is_lost() {
+    let how = (
+        Stop::Prestop(LAME_DUCK),
+        Readiness::NotFoundWhenStopping,
+        false,
+    );
+    if let Some(scene) = Scene::start(BY_404, how).await {
+        loses_nothing(scene, "NOLB", true).await;
+    }
+}
+
+/// The same load and the same HAProxy: what proves that the others are put to the test.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_drain_the_same_load_loses_requests() {
+    let how = (Stop::Kill, Readiness::FailWhenStopping, false);
+    let Some(mut scene) = Scene::start(AGENT, how).await else {
+        return;
+    };
+    let load = Load::start(scene.haproxy.port, 8, Duration::from_millis(10));
+    scene.both_serve().await;
+    until("a slow request", || scene.places[0].slow() > 0).await;
+    let replica = scene.replicas[0].take().unwrap();
+    replica.stop();
+    replica.ended().await;
+    let other = scene.places[1].served();
+    until("more load", || scene.places[1].served() >= other + 100).await;
+    let outcome = load.finish().await;
+    assert!(outcome.failed > 0, "{outcome:?}");
+}
+
+/// A request whose session is bound to the first server.
+async fn bound_to_one(scene: &Scene) -> (u16, bool) {
+    let request = "GET / HTTP/1.1\r\nhost: gateway\r\ncookie: SERVER=one\r\n\r\n";
+    let before = scene.places[0].served();
+    let to = ([127, 0, 0, 1], scene.haproxy.port).into();
+    let (status, _, _) = ask(None, to, request).await.unwrap();
+    (status, scene.places[0].served() > before)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn persistent_sessions_come_after_drain_and_not_after_maint() {
+    let sticky = AGENT
+        .replace("    server one", "    cookie SERVER insert\n    server one")
+        .replace("SERVICE_1 check", "SERVICE_1 cookie one check")
+        .replace("SERVICE_2 check", "SERVICE_2 cookie two check");
+    for maint in [false, true] {
+        let how = (Stop::Prestop(LAME_DUCK), Readiness::FailWhenStopping, maint);
+        let Some(mut scene) = Scene::start(&sticky, how).await else {
+            return;
+        };
+        assert_eq!(bound_to_one(&scene).await, (200, true));
+        let replica = scene.replicas[0].take().unwrap();
+        replica.stop();
+        let status = if maint { "MAINT" } else { "DRAIN (agent)" };
+        scene.becomes("one", status).await;
+        assert_eq!(bound_to_one(&scene).await, (200, !maint), "{status}");
+        replica.h.clone().unwrap().end_lame_duck();
+        let report = tokio::time::timeout(BOUND, replica.ended()).await.unwrap();
+        assert!(report.unwrap().is_clean());
+    }
+}

@@ -195,11 +195,12 @@ fn header(options: &Options, plan: &Plan, gateway: &Gateway) -> String {
     format!(
         "A rolling update of a service with {} {registry} under {load}, without retries{delay}.\n\
          Gateway on {}, the other ports are ephemeral too; it learns of changes 1 s late.\n\
-         Seed {} (--seed {} sends the same requests again).\n",
+         Seed {} (--seed {} sends the same requests again).\n{}",
         replicas,
         gateway.address(),
         plan.seed,
-        plan.seed
+        plan.seed,
+        options.registry.note()
     )
 }
 

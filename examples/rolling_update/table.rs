@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::cli::Strategy;
-use crate::fleet::{Stop, TTL};
+use crate::fleet::Stop;
 use crate::tally::Row;
 use crate::update::Outcome;
 
@@ -105,7 +105,10 @@ fn unseen(text: &mut String, outcomes: &[Outcome]) {
             continue;
         };
         let how = if outcome.strategy.leaves_registry() {
-            format!("left, in place of an expiry of {} s", TTL.as_secs())
+            format!(
+                "left, in place of an expiry of {} s",
+                outcome.expiry.as_secs()
+            )
         } else {
             "expired".to_owned()
         };

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::Strategy;
 use crate::client::{Clients, Target};
-use crate::fleet::{Fleet, Hooked, Name, Stop, Surroundings, TTL};
+use crate::fleet::{Fleet, Hooked, Name, Stop, Surroundings};
 use crate::gateway::{Gateway, LAG, Route};
 use crate::load::Load;
 use crate::mix::{Everyone, Kind};
@@ -58,6 +58,8 @@ pub struct Outcome {
     pub strategy: Strategy,
     pub rows: Vec<Row>,
     pub stops: Vec<Stop>,
+    /// How long its registry believes in a replica that does not leave.
+    pub expiry: Duration,
     /// From each signal until the instance was gone from the registry, for a client that watches it.
     pub unseen: Vec<Duration>,
 }
@@ -139,7 +141,7 @@ pub async fn rolling_update(
         let after = if strategy.leaves_registry() {
             AFTER
         } else {
-            TTL + LAG + Duration::from_secs(1)
+            plan.registry.expiry() + LAG + Duration::from_secs(1)
         };
         sleep_until(end_of_load.max(Instant::now() + after)).await;
         fleet.check_alive()?;
@@ -168,6 +170,7 @@ pub async fn rolling_update(
         strategy,
         rows: tally.rows(strategy, kinds),
         stops,
+        expiry: plan.registry.expiry(),
         unseen,
     })
 }

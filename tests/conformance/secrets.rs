@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use prestop::Deadline;
 use prestop::registry::etcd::Etcd;
+#[cfg(feature = "nacos")]
+use prestop::registry::nacos::Nacos;
 use prestop::registry::zookeeper::ZooKeeper;
 use prestop::registry::{Instance, Registry};
 use tracing::field::{Field, Visit};
@@ -116,4 +118,32 @@ async fn etcds_password_is_in_no_log() {
     tracing::info!(secret = %"is heard");
     assert!(log.text().contains("is heard"), "{}", log.text());
     log.holds_no_secret();
+}
+
+#[cfg(feature = "nacos")]
+#[tokio::test]
+async fn nacos_password_and_token_are_in_no_log() {
+    let Some(site) = crate::site::Site::<fixtures::nacos::Nacos>::start().await else {
+        return;
+    };
+    let at = site.server_at();
+    let user = format!("POST /nacos/v3/auth/user?username=svc&password={PASSWORD}");
+    let made = crate::raw::ask(at, &user, "").await.unwrap();
+    assert_eq!(made.status, 200, "{}", made.body);
+    let login = format!("POST /nacos/v3/auth/user/login?username=svc&password={PASSWORD}");
+    let token = crate::raw::ask(at, &login, "").await.unwrap().json();
+    // Each has another end, and all of them this beginning.
+    let token = token.unwrap()["accessToken"].as_str().unwrap()[..20].to_owned();
+
+    let log = Log::default();
+    let _default = tracing::subscriber::set_default(log.clone());
+    let nacos = Nacos::new([format!("http://{at}")]).unwrap();
+    let nacos = nacos.with_user("svc", PASSWORD);
+    comes_and_goes(&nacos, &format!("{nacos:?} {nacos:#?}")).await;
+    assert!(
+        log.text().contains("understand"),
+        "the adapter says nothing"
+    );
+    log.holds_no_secret();
+    assert!(!log.text().contains(&token), "{}", log.text());
 }

@@ -87,6 +87,29 @@ impl fmt::Display for GracePeriod {
     }
 }
 
+/// Names the length of the manifest's preStop `sleep` in whole seconds, for the process, which cannot see it.
+pub(crate) const SLEEP_VARIABLE: &str = "PRE_STOP_SLEEP_SECONDS";
+
+/// The length of the `sleep` hook from the variable, else zero.
+pub(crate) fn sleep_from_env() -> Result<Duration, Error> {
+    let Some(value) = std::env::var_os(SLEEP_VARIABLE) else {
+        return Ok(Duration::ZERO);
+    };
+    let value = value.to_string_lossy();
+    sleep_from(&value).ok_or_else(|| {
+        Error::new(Kind::PreStopSleep {
+            variable: SLEEP_VARIABLE,
+            value: value.into_owned(),
+        })
+    })
+}
+
+/// Whole seconds, as `sleep: { seconds: .. }` in the manifest; no more than the longest grace period.
+pub(crate) fn sleep_from(value: &str) -> Option<Duration> {
+    let seconds = value.parse().ok().map(Duration::from_secs)?;
+    (seconds <= GracePeriod::LONGEST).then_some(seconds)
+}
+
 /// How a length of time until SIGKILL is split. The drain gets what the others leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shares {
@@ -299,8 +322,8 @@ impl Budget {
 
     fn fits(&self, shares: &Shares) -> bool {
         // A `sleep` hook as long as the grace period leaves nothing to split.
-        shares.total > Duration::ZERO
-            && self.guaranteed_drain(shares) + 1e-9 >= shares.least_drain().as_secs_f64()
+        // In whole nanoseconds: what is said to fit does, to the last of them.
+        shares.total > Duration::ZERO && self.before_drain(shares) <= shares.room_before_drain()
     }
 
     /// The smallest grace period in whole seconds in which everything fits.
@@ -310,6 +333,17 @@ impl Budget {
             let total = Duration::from_secs(*seconds).saturating_sub(self.pre_stop_elapsed);
             self.fits(&Shares::of(total))
         })
+    }
+
+    /// A visibility is the sum of what lies between the registry and a call, and a choice: what clients do with an
+    /// instance that is gone decides whether all of it has to be waited for.
+    fn remedy_for_visibility(name: &str, fits: Duration) -> String {
+        format!(
+            "have the clients of {name:?} notice sooner (shorter caches in the registry and in them, more frequent polls) \
+             and declare what that takes with `with_visibility`{}; or, where they try another instance when a connection \
+             is refused, declare less: they may then call longer than they are waited for",
+            at_most(fits)
+        )
     }
 
     fn arithmetic(&self, shares: &Shares) -> String {
@@ -330,16 +364,26 @@ impl Budget {
                 "give that hook a shorter limit".to_owned(),
             )
         } else {
-            let from = match &self.visibility {
-                Some((name, visibility)) if *visibility == lame_duck => {
-                    format!("visibility of {name:?}")
-                }
-                _ => "as set".to_owned(),
+            let room = shares.room_before_drain();
+            // Where the hook does not fit either, no lame duck does.
+            let fits = match hook_limit <= room {
+                true => room.saturating_sub(shares.leave),
+                false => Duration::ZERO,
             };
+            let (from, remedy) = match &self.visibility {
+                Some((name, visibility)) if *visibility == lame_duck => (
+                    format!("visibility of {name:?}"),
+                    Self::remedy_for_visibility(name, fits),
+                ),
+                _ => (
+                    "as set".to_owned(),
+                    format!("shorten the lame duck{}", at_most(fits)),
+                ),
+            };
+            let (leave, lame_duck) = (s(shares.leave), s(lame_duck));
             (
-                format!("{} leaving registries - {} lame duck ({from})", s(shares.leave), s(lame_duck)),
-                "shorten the lame duck (for a registry: shorten its clients' caches, then declare it with `visibility`)"
-                    .to_owned(),
+                format!("{leave} leaving registries - {lame_duck} lame duck ({from})"),
+                remedy,
             )
         };
         let grace = self.grace_that_fits().map_or_else(
@@ -360,6 +404,16 @@ impl Budget {
             self.guaranteed_drain(shares),
             s(shares.least_drain()),
         )
+    }
+}
+
+/// What would fit, if anything did.
+fn at_most(fits: Duration) -> String {
+    // Rounded down, so that it is true.
+    let tenths = fits.as_millis() / 100;
+    match tenths {
+        0 => String::new(),
+        _ => format!(" (at most {}.{} s fit)", tenths / 10, tenths % 10),
     }
 }
 

@@ -20,6 +20,11 @@ pub(crate) enum Kind {
         value: String,
         advice: &'static str,
     },
+    /// The variable with the length of the sleep hook, and its value.
+    PreStopSleep {
+        variable: &'static str,
+        value: String,
+    },
     /// The whole arithmetic, ready to print.
     Budget(String),
     /// What is wrong with the runtime, and what to do.
@@ -55,6 +60,12 @@ impl Error {
     #[must_use]
     pub const fn is_grace_period(&self) -> bool {
         matches!(self.kind, Kind::GracePeriod { .. })
+    }
+
+    /// `PRE_STOP_SLEEP_SECONDS` is something that is not a whole number of seconds.
+    #[must_use]
+    pub const fn is_pre_stop_sleep(&self) -> bool {
+        matches!(self.kind, Kind::PreStopSleep { .. })
     }
 
     /// The parts of the stop do not fit into the grace period; the message is the arithmetic.
@@ -109,6 +120,11 @@ impl fmt::Display for Error {
                 value,
                 advice,
             } => write!(f, "{from}={value:?} is not a grace period: {advice}"),
+            Kind::PreStopSleep { variable, value } => write!(
+                f,
+                "{variable}={value:?} is not the length of a preStop sleep: give the whole seconds of the manifest's \
+                 `sleep` hook, without a unit; or unset it where there is none"
+            ),
             Kind::Budget(text) | Kind::HookSocket(text) => f.write_str(text),
             Kind::Runtime(what) => f.write_str(what),
             Kind::HookToken { from, problem } => write!(

@@ -41,7 +41,7 @@
 //!   [`DrainLayer`].
 //! - Several servers, stock servers, work without HTTP: [`ShutdownCoordinator::run`] with [`serve`](serve()),
 //!   [`DrainLayer`], [`ShutdownHandle::draining`], [`ShutdownHandle::spawn`], [`ShutdownHandle::guard`].
-//! - In a cluster, and elsewhere: [`_docs::kubernetes`].
+//! - In a cluster, and elsewhere: [`_docs::kubernetes`]. What is wrong with a manifest: [`_docs::check`].
 //! - What happens when, and why: [`_docs::design`]. What becomes of each kind of client: [`_docs::connections`].
 //! - gRPC: [`_docs::grpc`].
 //! - TLS on the own loop: [`Serve::handshake`], [`_docs::tls`].
@@ -49,7 +49,7 @@
 //! - A program that is not written in Rust, nginx or a JVM: [`_docs::process`] (feature `process`).
 //! - Server-sent events, WebSockets, gRPC streams, late requests, deadlines: [`_docs::streams`].
 //! - A registry of one's own: [`registry::Registry`].
-//! - Consul, etcd, ZooKeeper, a registry of one's own: [`_docs::registries`], [`registry::Registry`].
+//! - Consul, etcd, ZooKeeper, Nacos, Eureka, a registry of one's own: [`_docs::registries`], [`registry::Registry`].
 //!
 //! What each way promises:
 //!
@@ -69,10 +69,13 @@
 //!
 //! - servers: `axum` (`ConnectInfo` on the own loop, the probes as a `Router`, `c.listener`), `websocket`
 //!   (`StopSignal::websocket`), `tonic` (`c.incoming`), `tonic-health` (`c.grpc_health`);
+//! - registries: `memory` (the embedded one), `consul`, `etcd`, `zookeeper`, `nacos`, `eureka`, see [`registry`]; `tls` for
+//!   `https` ones;
 //! - registries: `memory` (the embedded one), `consul`, `etcd`, `zookeeper`, see [`registry`]; `tls` for `https` ones;
 //! - `haproxy`: answers HAProxy's agent checks, and stays until the last balancer knows;
 //! - Kubernetes' hooks into the process: `hook`; the binary `prestop`: `cli`;
 //! - `process`: any program under the coordinator (Linux);
+//! - `check`: finds in manifests what would lose requests ([`_docs::check`]);
 //! - `kubelet`: stops a service as Kubernetes does, for tests;
 //! - `serde`: the report as JSON.
 //!
@@ -87,6 +90,9 @@
 #[path = "docs/mod.rs"]
 pub mod _docs;
 mod budget;
+#[cfg(feature = "check")]
+#[cfg_attr(docsrs, doc(cfg(feature = "check")))]
+pub mod check;
 mod coordinator;
 mod deadline;
 mod error;

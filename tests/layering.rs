@@ -37,6 +37,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         "rooms",
         &[
             "coordinator",
+            "check",
             "middleware",
             "handler",
             "server",
@@ -48,20 +49,28 @@ const FLOORS: &[(&str, &[&str])] = &[
             "haproxy",
             "registry::memory",
             "registry::etcd",
+            "registry::eureka",
+            "registry::nacos",
             "registry::zookeeper",
             "registry::http",
+            "registry::dubbo",
         ],
     ),
     ("roof", &["facade", "docs"]),
     ("roof, upper", &["lib"]),
 ];
 
-/// What stands in a room and is shared with its neighbours: the one HTTP client, made for the HTTP registries.
+/// What stands in a room and is shared with its neighbours: the one HTTP client, made for the HTTP registries, and what
+/// Dubbo wants of each of its registries.
 const CLOSETS: &[(&str, &str)] = &[
     ("process", "registry::http"),
     ("registry::consul", "registry::http"),
     ("registry::etcd", "registry::http"),
+    ("registry::eureka", "registry::http"),
     ("registry::memory", "registry::http"),
+    ("registry::nacos", "registry::dubbo"),
+    ("registry::nacos", "registry::http"),
+    ("registry::zookeeper", "registry::dubbo"),
 ];
 
 #[test]

@@ -79,9 +79,12 @@ fn ci_runs_the_two_commands() {
 
 #[test]
 fn the_deployment_says_the_grace_period_twice_and_names_its_ports() {
-    let [manifest] = blocks("yaml")[..] else {
-        panic!("one manifest is expected");
+    let [manifest, step] = blocks("yaml")[..] else {
+        panic!("one manifest and one step of a workflow are expected");
     };
+    let step: Value = serde_yaml_ng::from_str(step).expect("valid YAML");
+    // tests/check runs it.
+    assert_eq!(step[0]["run"], "prestop check --format github deploy/");
     let deployment: Value = serde_yaml_ng::from_str(manifest).expect("valid YAML");
     assert_eq!(deployment["kind"], "Deployment");
     let pod = &deployment["spec"]["template"]["spec"];

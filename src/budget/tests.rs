@@ -92,6 +92,48 @@ fn a_declared_visibility_is_never_cut_and_must_fit() {
 }
 
 #[test]
+fn a_visibility_that_does_not_fit_has_three_ways_out_and_each_is_true() {
+    let mut slow = budget(30);
+    slow.visibility = Some(("slow".into(), Duration::from_secs(65)));
+    let message = slow.check().expect_err("65 s").to_string();
+    let (_, ways) = message.split_once("Ways out: ").expect("ways out");
+    let ways: Vec<_> = ways.split("; or").collect();
+    let [raise, sooner, retry] = ways[..] else {
+        panic!("three ways: {ways:?}");
+    };
+    assert!(
+        raise.contains("TERMINATION_GRACE_PERIOD_SECONDS"),
+        "{raise}"
+    );
+    assert!(raise.contains("at least 96"), "{raise}");
+    assert!(sooner.contains("\"slow\" notice sooner"), "{sooner}");
+    assert!(
+        sooner.contains("`with_visibility` (at most 17.1 s fit)"),
+        "{sooner}"
+    );
+    assert!(retry.contains("try another instance"), "{retry}");
+    slow.visibility = Some(("slow".into(), Duration::from_millis(17_100)));
+    slow.check().expect("the most that fits");
+    slow.visibility = Some(("slow".into(), Duration::from_millis(17_101)));
+    slow.check().expect_err("and no more");
+}
+
+#[test]
+fn a_lame_duck_that_does_not_fit_is_told_what_would() {
+    let mut long = budget(30);
+    long.lame_duck.length = Some(Duration::from_secs(20));
+    let message = long.check().expect_err("20 s").to_string();
+    let advice = "shorten the lame duck (at most 17.1 s fit)";
+    assert!(message.ends_with(advice), "{message}");
+    long.lame_duck.length = Some(Duration::from_millis(17_100));
+    long.check().expect("it is true");
+    // After a sleep hook as long as the grace period nothing fits, and nothing is promised.
+    long.pre_stop_elapsed = Duration::from_secs(30);
+    let message = long.check().expect_err("nothing is left").to_string();
+    assert!(!message.contains("fit)"), "{message}");
+}
+
+#[test]
 fn a_hook_with_a_long_limit_must_fit() {
     let mut long = budget(30);
     long.longest_hook = Some(("export".into(), Duration::from_secs(25)));
@@ -248,6 +290,24 @@ proptest! {
             if let Ok(grace) = GracePeriod::from_secs(seconds) {
                 prop_assert!(Budget { grace, ..budget }.check().is_ok(), "{seconds}");
             }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(cases())]
+    #[test]
+    fn a_lame_duck_that_is_said_to_fit_does(budget in any_budget()) {
+        if let Err(error) = budget.check()
+            && let Some((_, after)) = error.to_string().split_once("(at most ")
+        {
+            let (number, _) = after.split_once(" s fit").expect("seconds");
+            let tenths: u64 = number.replace('.', "").parse().expect("one digit behind the point");
+            let length = Duration::from_millis(tenths * 100);
+            let mut shorter = budget.clone();
+            shorter.lame_duck.length = budget.lame_duck.length.map(|set| set.min(length));
+            shorter.visibility = budget.visibility.clone().map(|(name, v)| (name, v.min(length)));
+            prop_assert!(shorter.check().is_ok(), "{length:?}: {error}");
         }
     }
 }

@@ -33,7 +33,7 @@ type StartCompanion = Box<dyn FnOnce(ShutdownHandle) -> Result<Companion, Error>
 #[must_use = "nothing is installed before `build`"]
 pub struct ShutdownCoordinatorBuilder {
     grace: Option<GracePeriod>,
-    pre_stop_elapsed: Duration,
+    pre_stop_elapsed: Option<Duration>,
     lame_duck: LameDuck,
     settings: crate::state::Settings,
     hooks: Vec<Hook>,
@@ -47,7 +47,7 @@ impl ShutdownCoordinatorBuilder {
     pub(super) fn new() -> Self {
         Self {
             grace: None,
-            pre_stop_elapsed: Duration::ZERO,
+            pre_stop_elapsed: None,
             lame_duck: LameDuck {
                 on_kubernetes: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
                 ..LameDuck::default()
@@ -68,9 +68,10 @@ impl ShutdownCoordinatorBuilder {
     }
 
     /// The length of the manifest's preStop `sleep` (or of an `exec` hook that does not call this process): it comes
-    /// out of the grace period before SIGTERM is sent (R11), and the process cannot see it. Default: zero.
+    /// out of the grace period before SIGTERM is sent (R11), and the process cannot see it. Default: the variable
+    /// `PRE_STOP_SLEEP_SECONDS` (whole seconds, beside the hook in the manifest), else zero.
     pub const fn pre_stop_elapsed(mut self, slept: Duration) -> Self {
-        self.pre_stop_elapsed = slept;
+        self.pre_stop_elapsed = Some(slept);
         self
     }
 
@@ -228,6 +229,7 @@ impl ShutdownCoordinatorBuilder {
     /// # Errors
     ///
     /// - [`Error::is_grace_period`]: `TERMINATION_GRACE_PERIOD_SECONDS` is not whole seconds from 1.
+    /// - [`Error::is_pre_stop_sleep`]: `PRE_STOP_SLEEP_SECONDS` is not whole seconds.
     /// - [`Error::is_budget`]: the drain would get less than 10 % of the grace period; the message is the arithmetic.
     /// - [`Error::is_runtime`]: called outside of a tokio runtime.
     /// - [`Error::is_hook_socket`]: another process has the hook socket, or its directory will not do.
@@ -238,7 +240,10 @@ impl ShutdownCoordinatorBuilder {
                 Some(grace) => grace,
                 None => GracePeriod::from_env()?,
             },
-            pre_stop_elapsed: self.pre_stop_elapsed,
+            pre_stop_elapsed: match self.pre_stop_elapsed {
+                Some(slept) => slept,
+                None => crate::budget::sleep_from_env()?,
+            },
             lame_duck: self.lame_duck,
             longest_hook: None,
             visibility: None,

@@ -19,7 +19,9 @@ use crate::state::Stop;
 /// runs no code of the user's, not even a tracing subscriber; where a registry was not left yet, threads of their own
 /// try it once more.
 ///
-/// Dropped, it is disarmed.
+/// Dropped, it is disarmed. There is none on a clock that tokio's `test-util` has paused: what the deadline of a test's own
+/// clock is worth in real time nobody knows, and a machine that stands still for a second is no runtime that does not get
+/// on.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     _disarm: DropGuard,
@@ -29,6 +31,11 @@ impl Watchdog {
     pub(crate) fn start(handle: &ShutdownHandle) -> Result<Self, Error> {
         let failed = |e| Error::new(Kind::Thread("watchdog")).with_source(e);
         let disarm = CancellationToken::new();
+        if is_paused() {
+            return Ok(Self {
+                _disarm: disarm.drop_guard(),
+            });
+        }
         let watch = Watch {
             handle: handle.clone(),
             service: Handle::current(),
@@ -48,6 +55,14 @@ impl Watchdog {
     }
 }
 
+/// Whether this runtime's clock is a paused one: it stands still while the operating system's goes on.
+#[allow(clippy::disallowed_types)] // the operating system's, which it is compared with
+fn is_paused() -> bool {
+    let (clock, system) = (Instant::now(), std::time::Instant::now());
+    while system.elapsed().is_zero() {}
+    Instant::now() == clock
+}
+
 struct Watch {
     handle: ShutdownHandle,
     /// Where the plan runs.
@@ -61,12 +76,24 @@ impl Watch {
     async fn run(&self, disarmed: &CancellationToken) {
         let state = self.handle.state();
         state.token(Phase::PreStop).cancelled().await;
-        // The service's clock may be a paused one: only its lengths count, from here on.
+        // The service's clock may be paused yet, and this one goes on: only lengths count, from here on.
         let seen = Instant::now();
         let mut nudge = self.service.spawn(async {});
+        let mut looked = seen;
+        // How long the plan has been late, as far as this thread was awake to see it.
+        let mut late = Duration::ZERO;
         while let Some(stop) = state.signal().stop {
-            let left = (stop.length() + slack(&stop)).saturating_sub(seen.elapsed());
-            if left.is_zero() && !disarmed.is_cancelled() {
+            let now = Instant::now();
+            let over = now.duration_since(seen).saturating_sub(stop.length());
+            late = match over.is_zero() {
+                true => Duration::ZERO,
+                // What stood still with the whole process (a machine that is paused, a starved container) is no time that
+                // the runtime has had.
+                false => late + over.min(now.duration_since(looked)).min(2 * Self::LOOK),
+            };
+            looked = now;
+            let left = slack(&stop).saturating_sub(late);
+            if !late.is_zero() && left.is_zero() && !disarmed.is_cancelled() {
                 let bound = (stop.shares.exit_reserve / 4).min(LastGasps::BOUND);
                 state.last_gasps.breathe(bound);
                 bite(&state.last_report());
@@ -77,7 +104,12 @@ impl Watch {
             if nudge.is_finished() {
                 nudge = self.service.spawn(async {});
             }
-            sleep(left.min(Self::LOOK)).await;
+            let until = match over.is_zero() {
+                true => stop.length().saturating_sub(now.duration_since(seen)),
+                false => left,
+            };
+            // Never without a pause: a deadline that is met to the nanosecond is not over yet.
+            sleep(until.clamp(Duration::from_millis(1), Self::LOOK)).await;
         }
     }
 }
@@ -94,4 +126,18 @@ fn bite(report: &ShutdownReport) -> ! {
          thread?); the watchdog ends the process with exit code {FORCED}. So far it was:\n{report}"
     );
     exit(i32::from(FORCED), Some(words))
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_paused_clock_is_told_from_one_that_goes() {
+        assert!(is_paused());
+        tokio::time::resume();
+        assert!(!is_paused());
+        tokio::time::pause();
+        assert!(is_paused());
+    }
 }

@@ -26,6 +26,11 @@ pub mod registries {}
 #[doc = include_str!("hooks.md")]
 pub mod hooks {}
 
+// Its snippets call the check.
+#[cfg_attr(feature = "check", doc = include_str!("check.md"))]
+#[cfg_attr(not(feature = "check"), doc = "Shown with the feature `check`.")]
+pub mod check {}
+
 #[doc = include_str!("process.md")]
 pub mod process {}
 

@@ -13,14 +13,22 @@ mod instance;
 #[cfg(feature = "consul")]
 #[cfg_attr(docsrs, doc(cfg(feature = "consul")))]
 pub mod consul;
+#[cfg(any(feature = "nacos", feature = "zookeeper"))]
+mod dubbo;
 #[cfg(feature = "etcd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "etcd")))]
 pub mod etcd;
+#[cfg(feature = "eureka")]
+#[cfg_attr(docsrs, doc(cfg(feature = "eureka")))]
+pub mod eureka;
 #[cfg(feature = "_registry-http")]
 pub(crate) mod http;
 #[cfg(feature = "memory")]
 #[cfg_attr(docsrs, doc(cfg(feature = "memory")))]
 pub mod memory;
+#[cfg(feature = "nacos")]
+#[cfg_attr(docsrs, doc(cfg(feature = "nacos")))]
+pub mod nacos;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(feature = "zookeeper")]

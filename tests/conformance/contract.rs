@@ -15,12 +15,12 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::child::Process;
 use crate::fixture::Fixture;
 use crate::server::{BOUND, Server};
+use crate::site::Site;
 use crate::watcher::Watcher;
 
-/// Every server is a test's own, so one name does.
+/// Where the server is a test's own, one name does.
 pub const SERVICE: &str = "orders";
 
 /// Longer than any test: an entry that is gone did not expire.
@@ -144,15 +144,15 @@ impl Registration for Counted<Box<dyn Registration>> {
 }
 
 pub async fn a_registered_instance_is_seen_where_it_is<F: Fixture>(_: &str) {
-    let Some(server) = Server::<F>::start().await else {
+    let Some(site) = Site::<F>::start().await else {
         return;
     };
-    let registry = F::registry(server.at(), NEVER);
+    let registry = site.registry(NEVER);
     assert_eq!(registry.name(), F::NAME);
-    let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
+    let mut watcher = site.watch().await;
     assert_eq!(watcher.now(), []);
 
-    let mut entry = register(&*registry, &instance(4000)).await;
+    let mut entry = register(&*registry, &site.instance(4000)).await;
     watcher.sees(address(4000)).await;
     assert_ne!(entry.is_listed(soon()).await.unwrap(), Some(false));
     let beat = entry.heartbeat(soon()).await.unwrap();
@@ -162,21 +162,21 @@ pub async fn a_registered_instance_is_seen_where_it_is<F: Fixture>(_: &str) {
     assert!(next > Duration::ZERO && next < listed_for, "{beat:?}");
 
     // Under another name nobody is found, and more than one can be there.
-    let other = Instance::new("payments", address(4001));
+    let other = Instance::new(format!("{}-payments", site.service()), address(4001));
     let _other = register(&*registry, &other).await;
-    let _second = register(&*registry, &instance(4002)).await;
+    let _second = register(&*registry, &site.instance(4002)).await;
     watcher.sees(address(4002)).await;
     assert_eq!(watcher.now(), [address(4000), address(4002)]);
 }
 
 pub async fn a_deregistered_instance_is_gone_and_no_heartbeat_brings_it_back<F: Fixture>(_: &str) {
-    let Some(server) = Server::<F>::start().await else {
+    let Some(site) = Site::<F>::start().await else {
         return;
     };
-    let registry = F::registry(server.at(), NEVER);
-    let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
-    let mut entry = register(&*registry, &instance(4000)).await;
-    let mut other = register(&*registry, &instance(4001)).await;
+    let registry = site.registry(NEVER);
+    let mut watcher = site.watch().await;
+    let mut entry = register(&*registry, &site.instance(4000)).await;
+    let mut other = register(&*registry, &site.instance(4001)).await;
     watcher.sees(address(4000)).await;
     watcher.sees(address(4001)).await;
 
@@ -193,28 +193,25 @@ pub async fn a_deregistered_instance_is_gone_and_no_heartbeat_brings_it_back<F: 
     assert_eq!(watcher.now(), []);
 
     // And the instance may come again.
-    let _again = register(&*registry, &instance(4000)).await;
+    let _again = register(&*registry, &site.instance(4000)).await;
     watcher.sees(address(4000)).await;
 }
 
 /// A pod that restarts in place comes back at the same address before its predecessor is quite gone.
 pub async fn a_late_deregistration_leaves_the_successor_at_the_same_address<F: Fixture>(_: &str) {
-    let Some(server) = Server::<F>::start().await else {
+    let Some(site) = Site::<F>::start().await else {
         return;
     };
     // Of different processes, so with an adapter each.
-    let (first, second) = (
-        F::registry(server.at(), NEVER),
-        F::registry(server.at(), NEVER),
-    );
-    let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
-    let mut old = register(&*first, &instance(4000)).await;
+    let (first, second) = (site.registry(NEVER), site.registry(NEVER));
+    let mut watcher = site.watch().await;
+    let mut old = register(&*first, &site.instance(4000)).await;
     watcher.sees(address(4000)).await;
-    let mut new = register(&*second, &instance(4000)).await;
+    let mut new = register(&*second, &site.instance(4000)).await;
 
     old.deregister(soon()).await.unwrap();
     assert_eq!(old.heartbeat(soon()).await.unwrap(), Beat::Lost);
-    let mut marker = register(&*first, &instance(4001)).await;
+    let mut marker = register(&*first, &site.instance(4001)).await;
     watcher.sees(address(4001)).await;
     assert_eq!(watcher.now(), [address(4000), address(4001)]);
     assert_ne!(new.heartbeat(soon()).await.unwrap(), Beat::Lost);
@@ -225,11 +222,11 @@ pub async fn a_late_deregistration_leaves_the_successor_at_the_same_address<F: F
 }
 
 pub async fn an_instance_is_gone_before_its_process_ends<F: Fixture>(module: &str) {
-    let Some(server) = Server::<F>::start().await else {
+    let Some(site) = Site::<F>::start().await else {
         return;
     };
-    let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
-    let mut child = Process::start(module, server.at(), NEVER, SERVICE, address(4000), "serve");
+    let mut watcher = site.watch().await;
+    let mut child = site.process(module, NEVER, 4000, "serve");
     watcher.sees(address(4000)).await;
     child.send(Signal::TERM);
     child.says("removed").await;
@@ -238,12 +235,12 @@ pub async fn an_instance_is_gone_before_its_process_ends<F: Fixture>(module: &st
 }
 
 pub async fn a_killed_process_is_seen_until_its_entry_expires<F: Fixture>(module: &str) {
-    let Some(server) = Server::<F>::start().await else {
+    let Some(site) = Site::<F>::start().await else {
         return;
     };
-    let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
-    let child = Process::start(module, server.at(), F::TTL, SERVICE, address(4000), "serve");
-    let left = Process::start(module, server.at(), NEVER, SERVICE, address(4001), "serve");
+    let mut watcher = site.watch().await;
+    let child = site.process(module, F::TTL, 4000, "serve");
+    let left = site.process(module, NEVER, 4001, "serve");
     watcher.sees(address(4000)).await;
     watcher.sees(address(4001)).await;
     child.send(Signal::KILL);
@@ -262,13 +259,13 @@ pub async fn a_killed_process_is_seen_until_its_entry_expires<F: Fixture>(module
 pub async fn a_registry_that_is_down_at_the_start_gets_the_instance_when_it_is_up<F: Fixture>(
     _: &str,
 ) {
-    let Some(mut server) = Server::<F>::prepare() else {
+    let Some(mut site) = Site::<F>::prepare().await else {
         return;
     };
     // Ready all the same: a registry that is down must not stop a rollout.
-    let service = Service::start(F::registry(server.at(), NEVER), instance(4000)).await;
-    server.up().await;
-    let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
+    let service = Service::start(site.registry(NEVER), site.instance(4000)).await;
+    site.up().await;
+    let mut watcher = site.watch().await;
     watcher.sees(address(4000)).await;
     let report = service.stop().await;
     let left = &report.registries[0];
@@ -279,14 +276,14 @@ pub async fn a_registry_that_is_down_at_the_start_gets_the_instance_when_it_is_u
 pub async fn a_registry_that_is_down_at_the_stop_costs_at_most_the_leave_budget<F: Fixture>(
     _: &str,
 ) {
-    let Some(mut server) = Server::<F>::start().await else {
+    let Some(mut site) = Site::<F>::start().await else {
         return;
     };
-    let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
-    let service = Service::start(F::registry(server.at(), F::TTL), instance(4000)).await;
+    let mut watcher = site.watch().await;
+    let service = Service::start(site.registry(F::TTL), site.instance(4000)).await;
     watcher.sees(address(4000)).await;
     service.is_kept_alive().await;
-    server.kill();
+    site.kill().await;
     let report = service.stop().await;
     let left = &report.registries[0];
     assert!(
@@ -301,21 +298,21 @@ pub async fn a_registry_that_is_down_at_the_stop_costs_at_most_the_leave_budget<
 pub async fn a_registry_that_is_frozen_at_the_stop_costs_at_most_the_leave_budget<F: Fixture>(
     _: &str,
 ) {
-    let Some(server) = Server::<F>::start().await else {
+    let Some(site) = Site::<F>::start().await else {
         return;
     };
-    let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
-    let service = Service::start(F::registry(server.at(), F::TTL), instance(4000)).await;
+    let mut watcher = site.watch().await;
+    let service = Service::start(site.registry(F::TTL), site.instance(4000)).await;
     watcher.sees(address(4000)).await;
     service.is_kept_alive().await;
-    server.freeze();
+    site.freeze();
     let report = service.stop().await;
     let left = &report.registries[0];
     // Whether it was heard only shows when the server wakes.
     assert_eq!(left.outcome, LeaveOutcome::Unknown, "{report}");
     assert!(left.error.is_some(), "{report}");
     assert_eq!(report.exit_code(), ShutdownReport::DEGRADED, "{report}");
-    server.thaw();
+    site.thaw();
     watcher.misses(address(4000)).await;
 }
 
@@ -342,30 +339,37 @@ pub async fn a_registry_that_comes_back_during_the_stop_does_not_get_the_instanc
 >(
     _: &str,
 ) {
-    let Some(mut server) = Server::<F>::start().await else {
+    let Some(mut site) = Site::<F>::start().await else {
         return;
     };
-    let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
-    let service = Service::start(F::registry(server.at(), F::TTL), instance(4000)).await;
+    let mut watcher = site.watch().await;
+    let service = Service::start(site.registry(F::TTL), site.instance(4000)).await;
     watcher.sees(address(4000)).await;
     service.is_kept_alive().await;
     drop(watcher);
-    server.kill();
+    site.kill().await;
     // The drain is held open: the registry is back long before the process ends.
     let busy = service.h.guard("a slow request").unwrap();
     let h = service.h.clone();
     let stopping = tokio::spawn(service.stop());
     timeout(BOUND, h.wait_for(Phase::PreStop)).await.unwrap();
-    server.up().await;
-    let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
+    site.up().await;
+    let mut watcher = site.watch().await;
     timeout(BOUND, h.wait_for(Phase::Draining)).await.unwrap();
     drop(busy);
     let report = stopping.await.unwrap();
     // Something that came later is seen, and nothing before it.
-    let registry = F::registry(server.at(), NEVER);
-    let _marker = register(&*registry, &instance(4001)).await;
+    let registry = site.registry(NEVER);
+    let _marker = register(&*registry, &site.instance(4001)).await;
     watcher.sees(address(4001)).await;
-    let views = watcher.views();
+    let mut views = watcher.views();
+    if !site.forgets() {
+        // It was there all the time, until it left or expired.
+        watcher.misses(address(4000)).await;
+        views = watcher.views();
+        let gone = views.iter().position(|view| !view.contains(&address(4000)));
+        views.drain(..gone.unwrap());
+    }
     assert!(
         views.iter().all(|view| !view.contains(&address(4000))),
         "{views:?}\n{report}"
@@ -377,11 +381,11 @@ async fn leaves_with_its_last_gasp<F: Fixture>(module: &str, scene: &str) {
     if !F::LAST_GASP {
         return;
     }
-    let Some(server) = Server::<F>::start().await else {
+    let Some(site) = Site::<F>::start().await else {
         return;
     };
-    let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
-    let mut child = Process::start(module, server.at(), NEVER, SERVICE, address(4000), scene);
+    let mut watcher = site.watch().await;
+    let mut child = site.process(module, NEVER, 4000, scene);
     watcher.sees(address(4000)).await;
     child.says("registered").await;
     match scene {
@@ -424,13 +428,13 @@ pub async fn a_process_that_the_watchdog_ends_leaves_with_its_last_gasp<F: Fixtu
 /// S6, on the real server: the stop comes at any moment of registering and of the first heartbeats.
 pub async fn no_stop_at_any_moment_is_followed_by_a_resurrection<F: Fixture>(_: &str) {
     const ROUNDS: u16 = 200;
-    let Some(server) = Server::<F>::start().await else {
+    let Some(site) = Site::<F>::start().await else {
         return;
     };
-    let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
+    let mut watcher = site.watch().await;
     for round in 0..ROUNDS {
         let port = 4000 + round;
-        let service = Service::start(F::registry(server.at(), NEVER), instance(port)).await;
+        let service = Service::start(site.registry(NEVER), site.instance(port)).await;
         // Registering and the first heartbeat take a few milliseconds: all of that is met.
         sleep(Duration::from_micros(u64::from(round) * 100)).await;
         let report = service.stop().await;
@@ -443,8 +447,8 @@ pub async fn no_stop_at_any_moment_is_followed_by_a_resurrection<F: Fixture>(_: 
             "{report}"
         );
     }
-    let registry = F::registry(server.at(), NEVER);
-    let _marker = register(&*registry, &instance(3999)).await;
+    let registry = site.registry(NEVER);
+    let _marker = register(&*registry, &site.instance(3999)).await;
     watcher.sees(address(3999)).await;
     watcher
         .until("the marker alone", |now| now == [address(3999)])
@@ -467,14 +471,14 @@ pub async fn no_stop_at_any_moment_is_followed_by_a_resurrection<F: Fixture>(_: 
 
 /// From the call of `deregister` until a watching client sees it, fifty times; and a killed process beside it.
 pub async fn figures<F: Fixture>(module: &str) {
-    let Some(server) = Server::<F>::start().await else {
+    let Some(site) = Site::<F>::start().await else {
         return;
     };
-    let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
-    let registry = F::registry(server.at(), NEVER);
+    let mut watcher = site.watch().await;
+    let registry = F::registry(site.server_at(), NEVER);
     let (mut seen, mut called) = (Vec::new(), Vec::new());
     for round in 0..50 {
-        let mut entry = register(&*registry, &instance(4000 + round)).await;
+        let mut entry = register(&*registry, &site.instance(4000 + round)).await;
         watcher.sees(address(4000 + round)).await;
         let begun = Instant::now();
         entry.deregister(soon()).await.unwrap();
@@ -485,7 +489,7 @@ pub async fn figures<F: Fixture>(module: &str) {
     let mut killed = Vec::new();
     for round in 0..5 {
         let port = 5000 + round;
-        let child = Process::start(module, server.at(), F::TTL, SERVICE, address(port), "serve");
+        let child = site.process(module, F::TTL, port, "serve");
         watcher.sees(address(port)).await;
         // Not always at the same moment between two heartbeats.
         sleep(F::TTL / 3 + F::TTL / 15 * u32::from(round)).await;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use prestop::registry::Registry;
 
+use crate::server::Shared;
 use crate::watcher::Seen;
 
 /// A kind of registry: how its server is run, how the adapter reaches it, how to see what clients see without the
@@ -20,11 +21,22 @@ pub trait Fixture: Send + Sync + 'static {
     const TTL: Duration;
     /// How many ports the server needs.
     const PORTS: usize;
+    /// Ports that it takes without being told, by their distance from the first one.
+    const BESIDE: &'static [i16] = &[];
     /// Whether the adapter speaks HTTP/1, so that 5xx can be answered in the server's place.
     const HTTP: bool;
 
     /// Whether the adapter can leave without a runtime, [`Registration::last_gasp`](prestop::registry::Registration).
     const LAST_GASP: bool = true;
+
+    /// Where the one server is kept that the tests of a process share. Without it each test has its own, which only a
+    /// server can be that starts quickly. One that is shared must end when its standard input does.
+    fn shared() -> Option<&'static Shared<Self>>
+    where
+        Self: Sized,
+    {
+        None
+    }
 
     /// The server's program, if it is there.
     fn program() -> Option<PathBuf>;
@@ -51,10 +63,14 @@ pub trait Fixture: Send + Sync + 'static {
 
 /// A program on `PATH`, or in one of the directories in which `.ci/run` puts what is not packaged.
 pub fn on_path(name: &str) -> Option<PathBuf> {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/consul/root/usr/bin");
+    let own = ["consul/root/usr/bin", "nacos", "eureka"].map(|dir| {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("target")
+            .join(dir)
+    });
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
-        .chain([own])
+        .chain(own)
         .map(|dir| dir.join(name))
         .find(|program| program.is_file())
 }

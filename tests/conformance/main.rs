@@ -19,6 +19,7 @@ mod contract;
 mod etcd_own;
 mod fixture;
 mod fixtures;
+mod java_servers;
 mod proxy;
 mod raw;
 #[cfg(all(feature = "etcd", feature = "zookeeper"))]
@@ -26,6 +27,7 @@ mod secrets;
 #[cfg(all(feature = "consul", feature = "etcd", feature = "tls"))]
 mod secure;
 mod server;
+mod site;
 mod trouble;
 mod watcher;
 #[cfg(feature = "zookeeper")]

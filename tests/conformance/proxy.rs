@@ -1,15 +1,18 @@
 //! [`Proxy`]: what lies between the adapter and a real server, and can be in trouble of its own.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
+
+use crate::server::free_ports;
 
 /// What becomes of what the adapter sends. A change concerns open connections, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,8 +20,10 @@ pub enum Trouble {
     None,
     /// Every piece of an answer takes this long.
     Slow(Duration),
-    /// Neither side hears the other; connections stay open.
+    /// Neither side hears the other; connections stay open. What was sent is lost.
     Partition,
+    /// The same, but what was sent is heard as soon as this ends: the server stands still.
+    Frozen,
     /// Connections are reset, old ones and new ones.
     Reset,
     /// Every HTTP request is answered with this, and the server hears none.
@@ -27,31 +32,71 @@ pub enum Trouble {
 
 pub struct Proxy {
     pub at: SocketAddr,
+    server: SocketAddr,
     trouble: watch::Sender<Trouble>,
     troubled: Arc<AtomicUsize>,
-    _task: JoinSet<()>,
+    /// Accepts, until the sender is dropped.
+    task: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    /// Its port while it does not listen, so that nobody else takes it: connections are refused.
+    port: Option<TcpSocket>,
 }
 
 impl Proxy {
     pub async fn start(server: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let at = listener.local_addr().unwrap();
-        let (trouble, now) = watch::channel(Trouble::None);
-        let troubled = Arc::new(AtomicUsize::new(0));
-        let count = troubled.clone();
-        let mut task = JoinSet::new();
-        task.spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((client, _)) = listener.accept().await {
-                connections.spawn(between(client, server, now.clone(), count.clone()));
+        let mut proxy = Self::prepare(server);
+        proxy.up();
+        proxy
+    }
+
+    /// One that does not listen yet.
+    pub fn prepare(server: SocketAddr) -> Self {
+        let (at, port) = loop {
+            let at = (Ipv4Addr::LOCALHOST, free_ports(1, &[])[0]).into();
+            // It may be taken by now.
+            if let Ok(port) = bound(at) {
+                break (at, port);
             }
-        });
+        };
         Self {
             at,
-            trouble,
-            troubled,
-            _task: task,
+            server,
+            trouble: watch::channel(Trouble::None).0,
+            troubled: Arc::default(),
+            task: None,
+            port: Some(port),
         }
+    }
+
+    /// From now on it listens.
+    pub fn up(&mut self) {
+        let listener = self.port.take().expect("it is down").listen(1024).unwrap();
+        let (server, trouble) = (self.server, self.trouble.subscribe());
+        let troubled = self.troubled.clone();
+        let (until, mut stopped) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                tokio::select! {
+                    biased;
+                    _ = &mut stopped => break,
+                    accepted = listener.accept() => {
+                        let (client, _) = accepted.unwrap();
+                        connections.spawn(between(client, server, trouble.clone(), troubled.clone()));
+                    }
+                }
+            }
+            drop(listener);
+            connections.shutdown().await;
+        });
+        self.task = Some((until, task));
+    }
+
+    /// From now on connections are refused, and there are none.
+    pub async fn down(&mut self) {
+        let (until, task) = self.task.take().expect("it is up");
+        drop(until);
+        task.await.unwrap();
+        self.port = Some(bound(self.at).unwrap());
     }
 
     /// From now on.
@@ -65,6 +110,15 @@ impl Proxy {
             sleep(Duration::from_millis(5)).await;
         }
     }
+}
+
+/// It is bound, and does not listen.
+fn bound(at: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    // The connections that it had may linger.
+    socket.set_reuseaddr(true)?;
+    socket.bind(at)?;
+    Ok(socket)
 }
 
 async fn between(
@@ -91,14 +145,14 @@ async fn between(
             // A change comes before what was sent after it: `make` is over when a test's next call is on its way.
             biased;
             changed = trouble.changed() => changed.is_ok(),
-            read = client.read(&mut out) => match read {
+            read = client.read(&mut out), if now != Trouble::Frozen => match read {
                 Ok(length @ 1..) => match now {
                     Trouble::None => server.write_all(&out[..length]).await.is_ok(),
                     Trouble::Slow(_) => {
                         met();
                         server.write_all(&out[..length]).await.is_ok()
                     }
-                    Trouble::Partition | Trouble::Reset => {
+                    Trouble::Partition | Trouble::Frozen | Trouble::Reset => {
                         met();
                         true
                     }
@@ -113,7 +167,7 @@ async fn between(
                 },
                 _ => false,
             },
-            read = server.read(&mut back), if now != Trouble::Partition => match read {
+            read = server.read(&mut back), if !matches!(now, Trouble::Partition | Trouble::Frozen) => match read {
                 Ok(length @ 1..) => {
                     if let Trouble::Slow(by) = now {
                         sleep(by).await;

@@ -1,15 +1,17 @@
-//! [`Server`]: one real server, as a process that can be frozen, killed and started again.
+//! [`Server`]: one real server, as a process that can be frozen, killed and started again. [`Shared`]: one for all tests.
 
 use std::fs::File;
 use std::io::Write;
 use std::marker::PhantomData;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
 use crate::fixture::Fixture;
@@ -21,8 +23,25 @@ pub struct Server<F: Fixture> {
     program: PathBuf,
     ports: Vec<u16>,
     dir: Scratch,
+    log: File,
     child: Option<Child>,
     of: PhantomData<F>,
+}
+
+/// The one server that the tests of this process share, from the first that wants it on; for a static.
+///
+/// Nobody stops it: its standard input ends with this process, however that ends, and so must it, with its directory.
+pub struct Shared<F: Fixture>(OnceCell<Option<Server<F>>>);
+
+impl<F: Fixture> Shared<F> {
+    pub const fn new() -> Self {
+        Self(OnceCell::const_new())
+    }
+
+    /// `None` when its program is not there, which is said aloud once.
+    pub async fn server(&self) -> Option<&Server<F>> {
+        self.0.get_or_init(Server::start).await.as_ref()
+    }
 }
 
 impl<F: Fixture> Server<F> {
@@ -34,29 +53,23 @@ impl<F: Fixture> Server<F> {
             if server.try_up().await {
                 return Some(server);
             }
-            server.ports = free_ports(F::PORTS);
+            server.ports = free_ports(F::PORTS, F::BESIDE);
         }
         panic!(
             "{} could not be started. It said:\n{}",
             F::NAME,
-            server.dir.log()
+            server.log()
         );
     }
 
     /// A server that is yet to be started, on ports that are its own.
     pub fn prepare() -> Option<Self> {
-        let Some(program) = F::program() else {
-            let what = format!("the server of {} is not on PATH", F::NAME);
-            assert!(std::env::var_os("CI").is_none(), "{what}");
-            // Past libtest, which would keep it to itself.
-            let line = format!("SKIPPED: {what}\n");
-            std::io::stderr().write_all(line.as_bytes()).unwrap();
-            return None;
-        };
+        let program = or_skip(F::program(), &format!("the server of {}", F::NAME))?;
         Some(Self {
             program,
-            ports: free_ports(F::PORTS),
+            ports: free_ports(F::PORTS, F::BESIDE),
             dir: Scratch::new(F::NAME),
+            log: nameless_file(),
             child: None,
             of: PhantomData,
         })
@@ -77,21 +90,22 @@ impl<F: Fixture> Server<F> {
             self.try_up().await,
             "{} did not start again. It said:\n{}",
             F::NAME,
-            self.dir.log()
+            self.log()
         );
     }
 
     async fn try_up(&mut self) -> bool {
         assert!(self.child.is_none(), "it runs");
-        let data = self.dir.0.join("data");
-        std::fs::create_dir_all(&data).unwrap();
-        let log = File::create(self.dir.0.join("log")).unwrap();
-        let mut command = F::command(&self.program, &data, &self.ports);
+        let dir = &self.dir.0;
+        std::fs::create_dir_all(dir).unwrap();
+        self.log = nameless_file();
+        let mut command = F::command(&self.program, dir, &self.ports);
         command
-            .current_dir(&data)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
+            .current_dir(dir)
+            // Held open as long as this process lives: see `Shared`.
+            .stdin(Stdio::piped())
+            .stdout(self.log.try_clone().unwrap())
+            .stderr(self.log.try_clone().unwrap())
             // Ctrl-C in a terminal goes to the test alone, which then ends its server.
             .process_group(0);
         self.child = Some(command.spawn().unwrap());
@@ -133,7 +147,22 @@ impl<F: Fixture> Server<F> {
             let _ = child.kill();
             child.wait().unwrap();
         }
-        let _ = std::fs::remove_dir_all(self.dir.0.join("data"));
+        let _ = std::fs::remove_dir_all(&self.dir.0);
+    }
+
+    /// What it has said.
+    pub fn log(&self) -> String {
+        let mut log = vec![0; self.log.metadata().unwrap().len().try_into().unwrap()];
+        // From the beginning, without moving its own place in the file.
+        self.log.read_exact_at(&mut log, 0).unwrap();
+        String::from_utf8_lossy(&log).replace(|c: char| !c.is_ascii(), "?")
+    }
+
+    /// The end of that, for a test that fails.
+    pub fn say_log(&self) {
+        let log = self.log();
+        let end = log.len().saturating_sub(4_000);
+        eprintln!("{} said at the end:\n{}", F::NAME, &log[end..]);
     }
 
     fn signal(&self, signal: Signal) {
@@ -155,24 +184,58 @@ fn is_stopped(pid: u32) -> bool {
 impl<F: Fixture> Drop for Server<F> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = self.dir.log();
-            let end = log.len().saturating_sub(4_000);
-            eprintln!("{} said at the end:\n{}", F::NAME, &log[end..]);
+            self.say_log();
         }
         self.kill();
     }
 }
 
-/// Ports below those that the kernel gives to clients, so that they are still free when a server starts again.
-fn free_ports(count: usize) -> Vec<u16> {
+/// What was found; else the test is skipped aloud, or fails where `CI` is set.
+pub fn or_skip<T>(found: Option<T>, what: &str) -> Option<T> {
+    if found.is_none() {
+        let what = format!("{what} is not on PATH, nor in target");
+        assert!(std::env::var_os("CI").is_none(), "{what}");
+        // Past libtest, which would keep it to itself.
+        let line = format!("SKIPPED: {what}\n");
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
+    }
+    found
+}
+
+/// Ports below those that the kernel gives to clients, so that they are still free when a server starts again. Beside the
+/// first one those at these distances are free as well.
+pub fn free_ports(count: usize, beside: &[i16]) -> Vec<u16> {
+    let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     let mut ports = Vec::new();
     while ports.len() < count {
-        let port = fastrand::u16(12_000..32_000);
-        if !ports.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        let port = fastrand::u16(14_000..30_000);
+        let mut all = beside.iter().map(|by| port.wrapping_add_signed(*by));
+        let all_free = is_free(port) && (!ports.is_empty() || all.all(is_free));
+        if all_free && !ports.contains(&port) {
             ports.push(port);
         }
     }
     ports
+}
+
+/// For what a server says. Nothing is left of it when all who have it open have ended.
+fn nameless_file() -> File {
+    let path = std::env::temp_dir().join(unique("log"));
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path);
+    std::fs::remove_file(&path).unwrap();
+    file.unwrap()
+}
+
+fn unique(name: &str) -> String {
+    format!(
+        "prestop-{name}-{}-{:x}",
+        std::process::id(),
+        fastrand::u64(..)
+    )
 }
 
 /// A directory that is gone afterwards.
@@ -180,19 +243,9 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(name: &str) -> Self {
-        let unique = format!(
-            "prestop-{name}-{}-{:x}",
-            std::process::id(),
-            fastrand::u64(..)
-        );
-        let dir = std::env::temp_dir().join(unique);
+        let dir = std::env::temp_dir().join(unique(name));
         std::fs::create_dir_all(&dir).unwrap();
         Self(dir)
-    }
-
-    fn log(&self) -> String {
-        let log = std::fs::read(Path::new(&self.0).join("log")).unwrap_or_default();
-        String::from_utf8_lossy(&log).replace(|c: char| !c.is_ascii(), "?")
     }
 }
 

@@ -6,15 +6,16 @@ use std::time::Duration;
 use prestop::{GracePeriod, LeaveOutcome, Phase, Reason, ShutdownCoordinator};
 use tokio::time::timeout;
 
-use crate::contract::{NEVER, SERVICE, Service, address, instance};
+use crate::contract::{NEVER, Service, address};
 use crate::fixture::Fixture;
 use crate::proxy::{Proxy, Trouble};
-use crate::server::{BOUND, Server};
+use crate::server::BOUND;
+use crate::site::Site;
 use crate::watcher::Watcher;
 
 /// A server, a proxy before it, and a service that is registered through that. The watcher looks past the proxy.
 struct Scene<F: Fixture> {
-    server: Server<F>,
+    site: Site<F>,
     proxy: Proxy,
     watcher: Watcher,
     service: Service,
@@ -22,14 +23,14 @@ struct Scene<F: Fixture> {
 
 impl<F: Fixture> Scene<F> {
     async fn start(ttl: Duration) -> Option<Self> {
-        let server = Server::<F>::start().await?;
-        let proxy = Proxy::start(server.at()).await;
-        let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
-        let service = Service::start(F::registry(proxy.at, ttl), instance(4000)).await;
+        let site = Site::<F>::start().await?;
+        let proxy = Proxy::start(site.server_at()).await;
+        let mut watcher = site.watch().await;
+        let service = Service::start(F::registry(proxy.at, ttl), site.instance(4000)).await;
         watcher.sees(address(4000)).await;
         service.is_kept_alive().await;
         Some(Self {
-            server,
+            site,
             proxy,
             watcher,
             service,
@@ -139,21 +140,21 @@ pub async fn after_a_partition_the_instance_comes_back<F: Fixture>(_: &str) {
     let left = &report.registries[0];
     assert_eq!(left.outcome, LeaveOutcome::Removed, "{report}");
     scene.watcher.misses(address(4000)).await;
-    drop(scene.server);
+    drop(scene.site);
 }
 
 /// All are left at once: what one of them costs is its own.
 pub async fn a_dead_registry_does_not_hold_up_another_one<F: Fixture>(_: &str) {
-    let (Some(dead), Some(alive)) = (Server::<F>::start().await, Server::<F>::start().await) else {
+    let (Some(dead), Some(alive)) = (Site::<F>::start().await, Site::<F>::start().await) else {
         return;
     };
-    let mut of_dead = Watcher::start::<F>(dead.at(), SERVICE).await;
-    let mut of_alive = Watcher::start::<F>(alive.at(), SERVICE).await;
+    let mut of_dead = dead.watch().await;
+    let mut of_alive = alive.watch().await;
     let c = ShutdownCoordinator::builder_without_signals()
         .grace_period(GracePeriod::from_secs(30).unwrap())
         .lame_duck(Duration::ZERO)
-        .registry(F::registry(dead.at(), F::TTL), instance(4000))
-        .registry(F::registry(alive.at(), NEVER), instance(4000))
+        .registry(dead.registry(F::TTL), dead.instance(4000))
+        .registry(alive.registry(NEVER), alive.instance(4000))
         .build()
         .unwrap();
     let h = c.handle();

@@ -14,9 +14,8 @@ use crate::echo::{Client, Echo, Stage, channel, next};
 use crate::support::*;
 
 const HELLO: Bytes = Bytes::from_static(b"hello");
-/// No stop in here lasts as long, unless something waits for the deadline of 30 s or the linger.
-const QUICK: Duration = Duration::from_secs(10);
-const LONG: Duration = Duration::from_secs(15);
+/// No stop in here lasts as long, unless something waits for the deadline or a long linger.
+const QUICK: Duration = BOUND;
 
 /// Echo and health on tonic's own server. Nobody said that watches are exempt.
 async fn start(c: ShutdownCoordinator) -> (Server, Stage) {

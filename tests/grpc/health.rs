@@ -17,7 +17,7 @@ use crate::echo::channel;
 use crate::support::*;
 
 /// Long enough that it does not end while a test looks.
-const LAME_DUCK: Duration = Duration::from_secs(10);
+const LAME_DUCK: Duration = LONG;
 
 struct Health {
     server: Server,

@@ -44,7 +44,7 @@ async fn calls_are_drained_as_on_the_stock_server() {
 
 #[tokio::test]
 async fn a_health_watch_is_exempt() {
-    let c = builder().linger(Duration::from_secs(15)).build().unwrap();
+    let c = builder().linger(LONG).build().unwrap();
     let health = c.grpc_health(HealthReporter::new());
     let app = Routes::new(health).prepare().into_axum_router();
     let server = Server::start(c, app).await;
@@ -55,7 +55,7 @@ async fn a_health_watch_is_exempt() {
     server.stop();
     while let Ok(Some(_)) = within("the cut", watch.message()).await {}
     let report = server.clean().await;
-    assert!(report.total < Duration::from_secs(10), "{report}");
+    assert!(report.total < LONG, "{report}");
 }
 
 /// What the page says that tonic's server does and the own loop does not.

@@ -310,3 +310,19 @@ async fn a_hook_that_calls_is_no_sleep_hook() {
         assert!(h.deadline() < deadline);
     }
 }
+
+/// The watchdog's clock is the operating system's, which says nothing about a paused one: a test that gets no processor
+/// for longer than its grace period goes on.
+#[tokio::test(start_paused = true)]
+#[allow(clippy::disallowed_methods)] // blocks its thread, as a busy machine does
+async fn a_test_on_a_paused_clock_may_take_longer_than_its_grace_period() {
+    let c = plan(1)
+        .pre_stop("blocks", |_| async {
+            std::thread::sleep(ms(1_500));
+        })
+        .build()
+        .expect("builds");
+    let report = stop(c).await;
+    assert_near(report.total, s(0), "on the paused clock");
+    assert!(report.is_clean(), "{report}");
+}

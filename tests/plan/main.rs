@@ -12,6 +12,7 @@ mod latches;
 mod main_future;
 mod random;
 mod registries;
+mod sleep_variable;
 mod start;
 mod support;
 mod work;

@@ -36,21 +36,19 @@ async fn by_serve(linger: Duration) -> Server {
 }
 
 /// Exempt by the layer, under `serve`.
-async fn by_layer() -> Server {
-    let c = builder().build().unwrap();
+async fn by_layer(linger: Duration) -> Server {
+    let c = builder().linger(linger).build().unwrap();
     let app = app().layer(c.layer().exempt(is_exempt));
     Server::start(c, app).await
 }
 
-const LONG: Duration = Duration::from_secs(8);
-
 fn quick(report: &ShutdownReport) {
-    assert!(report.total < Duration::from_millis(500), "{report}");
+    assert!(report.total < LONG, "{report}");
 }
 
 #[tokio::test]
 async fn an_exempt_stream_is_cut_when_nothing_else_is_in_flight() {
-    for server in [by_serve(LONG).await, by_layer().await] {
+    for server in [by_serve(LONG).await, by_layer(LONG).await] {
         let mut client = server.http1().await;
         client.send_get("/watch").await;
         assert_eq!(client.head().await.status, 200);
@@ -63,7 +61,7 @@ async fn an_exempt_stream_is_cut_when_nothing_else_is_in_flight() {
 
 #[tokio::test]
 async fn an_exempt_stream_on_http2_is_cut_when_nothing_else_is_in_flight() {
-    for server in [by_serve(LONG).await, by_layer().await] {
+    for server in [by_serve(LONG).await, by_layer(LONG).await] {
         let mut client = Http2::connect(server.addr).await;
         client.get(1, "/watch").await;
         client.next(crate::support::raw_http2::DATA).await;
@@ -92,7 +90,7 @@ async fn exempt_work_goes_on_while_other_work_does() {
 /// A scraper's keep-alive connection has no linger to wait for.
 #[tokio::test]
 async fn an_idle_connection_of_exempt_work_alone_is_not_waited_for() {
-    for server in [by_serve(LONG).await, by_layer().await] {
+    for server in [by_serve(LONG).await, by_layer(LONG).await] {
         let mut client = server.http1().await;
         assert_eq!(client.get("/metrics").await.text(), "up 1\n");
         assert_eq!(client.get("/metrics").await.text(), "up 1\n");
@@ -105,7 +103,7 @@ async fn an_idle_connection_of_exempt_work_alone_is_not_waited_for() {
 /// It was used for a normal request: the next one may be on its way, whatever came last.
 #[tokio::test]
 async fn a_connection_of_mixed_use_keeps_its_linger() {
-    for server in [by_serve(Duration::from_millis(500)).await, by_layer().await] {
+    for server in [by_serve(LONG).await, by_layer(LONG).await] {
         let mut client = server.http1().await;
         assert_eq!(client.get("/hello").await.text(), "hello");
         assert_eq!(client.get("/metrics").await.text(), "up 1\n");
@@ -142,7 +140,7 @@ async fn a_normal_request_after_an_exempt_one_is_counted() {
 /// On one HTTP/2 connection a watch and requests run side by side.
 #[tokio::test]
 async fn a_watch_beside_requests_ends_when_they_have() {
-    let server = by_serve(Duration::from_millis(500)).await;
+    let server = by_serve(LONG).await;
     let mut client = Http2::connect(server.addr).await;
     client.get(1, "/watch").await;
     client.next(crate::support::raw_http2::DATA).await;
@@ -209,7 +207,7 @@ async fn an_exempt_upgrade_neither_delays_nor_is_a_straggler() {
 #[tokio::test]
 async fn exempt_requests_do_not_keep_the_lame_duck_open() {
     let builder = builder()
-        .lame_duck(Duration::from_secs(6))
+        .lame_duck(LONG)
         .end_lame_duck_when_quiet(Duration::from_millis(300));
     let (c, listener) = (builder.build().unwrap(), local().await);
     let (h, addr) = (c.handle(), listener.local_addr().unwrap());
@@ -232,7 +230,7 @@ async fn exempt_requests_do_not_keep_the_lame_duck_open() {
     });
     let report = server.report().await;
     scraper.abort();
-    assert!(report.total < Duration::from_secs(3), "{report}");
+    assert!(report.total < LONG, "{report}");
     assert_eq!(report.requests.finished, 0, "{report}");
     assert_eq!(report.requests.abandoned, 0, "{report}");
 }

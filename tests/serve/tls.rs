@@ -43,7 +43,7 @@ async fn served(gate: &Arc<Semaphore>, handshake_timeout: Duration) -> (Server, 
 
 /// One whose linger is longer than a busy machine takes for a client's turn.
 async fn patient() -> (Server, Client) {
-    let c = builder().linger(Duration::from_secs(10)).build();
+    let c = builder().linger(LONG).build();
     start(c.unwrap(), &gate(), TEN).await
 }
 
@@ -318,11 +318,12 @@ async fn in_the_drain_a_silent_handshake_has_the_linger_and_one_that_began_five_
     let (handshake, _go_on, _) = halts(&server, &client).await;
     let mut silent = server.http1().await;
     server.accepted(silent.local()).await;
-    server.stop_to(Phase::Draining).await;
     let from = Instant::now();
+    server.stop_to(Phase::Draining).await;
     assert_eq!(silent.end().await, End::Fin);
     assert!(from.elapsed() >= Duration::from_millis(450));
-    assert!(!handshake.is_finished(), "not yet");
+    let in_time = from.elapsed() < Duration::from_millis(4_900);
+    assert!(!in_time || !handshake.is_finished(), "not yet");
     within("its end", handshake)
         .await
         .unwrap()

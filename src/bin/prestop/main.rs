@@ -1,9 +1,10 @@
-//! `prestop`: the small helper for images whose program does not bring the hook itself.
+//! `prestop`: the small helper for images whose program does not bring the hook itself, and the check of manifests.
 //!
 //! `hook` and `started` call a process that uses the crate; `run` and `stop` (feature `process`, Linux) are for programs
-//! that do not. Exit codes of the first two: 0 done, 2 wrong arguments, 69 no process is there, 70 the start
+//! that do not; `check` is for CI. Exit codes of the first two: 0 done, 2 wrong arguments, 69 no process is there, 70 the start
 //! failed, 74 the process went away, 75 no answer in time, 77 refused.
 
+mod check;
 #[cfg(unix)]
 mod exit;
 #[cfg(unix)]
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Calls a service that uses the crate prestop, from its pod's lifecycle hooks.
+/// Calls a service that uses the crate prestop, from its pod's lifecycle hooks; checks manifests.
 #[derive(Debug, Parser)]
 #[command(version, disable_help_subcommand = true, arg_required_else_help = true)]
 struct Cli {
@@ -33,6 +34,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Check(check::Args),
     #[cfg(unix)]
     Hook(hook::Args),
     #[cfg(unix)]
@@ -45,6 +47,7 @@ enum Command {
 
 fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Check(args) => check::run(&args),
         #[cfg(unix)]
         Command::Hook(args) => hook::run(&args),
         #[cfg(unix)]

@@ -11,7 +11,8 @@ use prestop::registry::{self, Instance, RegistryError};
 pub(crate) struct RegistryArgs {
     /// A registry: the program is in it while it is ready, and is taken out first of all. As far as this binary was built
     /// with their features: memory=URL, consul=URL or consul (as $CONSUL_HTTP_ADDR and $CONSUL_HTTP_TOKEN say),
-    /// etcd=URL,URL, zookeeper=HOST:PORT,HOST:PORT
+    /// etcd=URL,URL, eureka=URL,URL or eureka (as $EUREKA_CLIENT_SERVICEURL_DEFAULTZONE says), zookeeper=HOST:PORT,HOST:PORT,
+    /// nacos=URL,URL (as $NACOS_USERNAME with $NACOS_PASSWORD if they are set, in $NACOS_NAMESPACE and $NACOS_GROUP)
     #[arg(
         long,
         value_name = "KIND=URL",
@@ -107,9 +108,28 @@ fn add(
             }
             Ok(builder.registry(registry, instance))
         }
+        #[cfg(feature = "eureka")]
+        "eureka" => {
+            let mut registry = match url {
+                "" => registry::eureka::Eureka::from_env()?,
+                _ => registry::eureka::Eureka::new(servers())?,
+            };
+            if let Some(visibility) = visibility {
+                registry = registry.with_visibility(visibility);
+            }
+            Ok(builder.registry(registry, instance))
+        }
         #[cfg(feature = "zookeeper")]
         "zookeeper" => {
             let mut registry = registry::zookeeper::ZooKeeper::new(url)?;
+            if let Some(visibility) = visibility {
+                registry = registry.with_visibility(visibility);
+            }
+            Ok(builder.registry(registry, instance))
+        }
+        #[cfg(feature = "nacos")]
+        "nacos" => {
+            let mut registry = nacos(servers(), |name| std::env::var(name).ok())?;
             if let Some(visibility) = visibility {
                 registry = registry.with_visibility(visibility);
             }
@@ -125,6 +145,26 @@ fn add(
     }
 }
 
+/// A password is not for a command line, which everybody can read. `get` reads a variable; an empty one is none.
+#[cfg(feature = "nacos")]
+fn nacos<'a>(
+    servers: impl Iterator<Item = &'a str>,
+    get: impl Fn(&str) -> Option<String>,
+) -> Result<registry::nacos::Nacos, RegistryError> {
+    let get = |name: &str| get(name).filter(|value| !value.is_empty());
+    let mut nacos = registry::nacos::Nacos::new(servers)?;
+    if let Some(user) = get("NACOS_USERNAME") {
+        nacos = nacos.with_user(user, get("NACOS_PASSWORD").unwrap_or_default());
+    }
+    if let Some(namespace) = get("NACOS_NAMESPACE") {
+        nacos = nacos.with_namespace(namespace);
+    }
+    if let Some(group) = get("NACOS_GROUP") {
+        nacos = nacos.with_group(group);
+    }
+    Ok(nacos)
+}
+
 const KINDS: &[&str] = &[
     #[cfg(feature = "memory")]
     "memory",
@@ -132,6 +172,32 @@ const KINDS: &[&str] = &[
     "consul",
     #[cfg(feature = "etcd")]
     "etcd",
+    #[cfg(feature = "eureka")]
+    "eureka",
     #[cfg(feature = "zookeeper")]
     "zookeeper",
+    #[cfg(feature = "nacos")]
+    "nacos",
 ];
+
+#[cfg(all(test, feature = "nacos"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nacos_is_asked_as_its_variables_say_and_the_password_is_not_shown() {
+        let get = |name: &str| match name {
+            "NACOS_USERNAME" => Some("svc".to_owned()),
+            "NACOS_PASSWORD" => Some("hush-hush".to_owned()),
+            "NACOS_NAMESPACE" => Some("staging".to_owned()),
+            "NACOS_GROUP" => Some(String::new()),
+            _ => None,
+        };
+        let nacos = nacos(["http://a:8848", "http://b:8848"].into_iter(), get).unwrap();
+        let shown = format!("{nacos:?}");
+        for part in ["svc", "staging", "DEFAULT_GROUP", "http://b:8848/nacos"] {
+            assert!(shown.contains(part), "{shown}");
+        }
+        assert!(!shown.contains("hush"), "{shown}");
+    }
+}

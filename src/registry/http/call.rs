@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -11,6 +11,10 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::connection::{Failure, chain};
 use super::server::Server;
 use crate::registry::RegistryError;
+
+/// The longest body that is read where the call does not say otherwise: a guard against a wrong URL. No registry answers
+/// what is asked of one instance with more.
+pub(super) const BODY_LIMIT: usize = 1024 * 1024;
 
 /// What RFC 3986 does not reserve stays as it is.
 const RESERVED: AsciiSet = NON_ALPHANUMERIC
@@ -37,6 +41,7 @@ pub(crate) struct Call {
     header: Option<(HeaderName, HeaderValue)>,
     body: Bytes,
     idempotent: bool,
+    answer_limit: usize,
 }
 
 impl Call {
@@ -51,6 +56,7 @@ impl Call {
             content_type: None,
             header: None,
             body: Bytes::new(),
+            answer_limit: BODY_LIMIT,
         }
     }
 
@@ -72,6 +78,16 @@ impl Call {
     pub(crate) fn idempotent(mut self) -> Self {
         self.idempotent = true;
         self
+    }
+
+    /// The same call, whose answer may be this long.
+    pub(crate) fn with_answer_limit(mut self, bytes: usize) -> Self {
+        self.answer_limit = bytes;
+        self
+    }
+
+    pub(super) fn answer_limit(&self) -> usize {
+        self.answer_limit
     }
 
     pub(super) fn is_idempotent(&self) -> bool {
@@ -100,6 +116,9 @@ impl Call {
         let to = request.headers_mut();
         to.clone_from(headers);
         to.insert(HOST, server.authority().clone());
+        if let Some(authorization) = server.authorization() {
+            to.insert(AUTHORIZATION, authorization.clone());
+        }
         if let Some(content_type) = &self.content_type {
             to.insert(CONTENT_TYPE, content_type.clone());
         }

@@ -1,7 +1,8 @@
 //! [`HttpClient`]: the one small HTTP/1 client of the adapters whose registries speak HTTP.
 //!
-//! Not a general client: no redirects, no proxies, one idle connection, answers of at most 1 MiB. What it
-//! does better than one is to end by its deadline, and to say what it tried, where, and how far it got.
+//! Not a general client: no redirects, no proxies, one idle connection, answers of at most 1 MiB where a call does not
+//! allow more. What it does better than one is to end by its deadline, and to say what it tried, where, and how far it
+//! got.
 
 // Each adapter is a feature of its own and uses its part of this.
 #![allow(dead_code, unused_imports)]
@@ -32,10 +33,6 @@ pub(crate) use call::{Answer, Call, encode};
 use connection::{Connection, Failure, chain, share};
 use secure::Secure;
 use server::Server;
-
-/// The longest body that is read: a guard against a wrong URL. No registry answers the calls of one instance with
-/// more.
-const BODY_LIMIT: usize = 1024 * 1024;
 
 /// A client of the servers of one registry, any of which can be asked.
 ///
@@ -107,6 +104,18 @@ impl HttpClient {
         Ok(self)
     }
 
+    /// The same client, sending this as `Authorization` to the server with this number, and to no other.
+    pub(crate) fn with_authorization(mut self, server: usize, mut value: HeaderValue) -> Self {
+        value.set_sensitive(true);
+        self.servers[server].authorize(value);
+        self
+    }
+
+    /// How many servers there are; they are numbered from zero, in the order in which they were given.
+    pub(crate) fn servers(&self) -> usize {
+        self.servers.len()
+    }
+
     /// From now on https servers are spoken to like this; else as the system does it.
     #[cfg(feature = "tls")]
     pub(crate) fn use_tls(&self, tls: &Tls) {
@@ -124,6 +133,36 @@ impl HttpClient {
     ///
     /// Dropping it closes the connection in use. The registry may have heard the call.
     pub(crate) async fn send(&self, call: &Call, by: Deadline) -> Result<Answer, RegistryError> {
+        let all = self.servers.len();
+        let first = self.preferred.load(Ordering::Relaxed);
+        let servers = (0..all).map(|turn| (first + turn) % all).collect();
+        self.send_to_one_of(servers, call, by).await
+    }
+
+    /// The same, asking the server with this number alone.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// As that of [`send`](Self::send).
+    pub(crate) async fn send_to(
+        &self,
+        server: usize,
+        call: &Call,
+        by: Deadline,
+    ) -> Result<Answer, RegistryError> {
+        self.send_to_one_of(vec![server], call, by).await
+    }
+
+    async fn send_to_one_of(
+        &self,
+        servers: Vec<usize>,
+        call: &Call,
+        by: Deadline,
+    ) -> Result<Answer, RegistryError> {
         let begun = Instant::now();
         let mut progress = Progress {
             server: 0,
@@ -131,7 +170,8 @@ impl HttpClient {
             heard: false,
             failed: Vec::new(),
         };
-        if let Some(outcome) = by.bound(self.ask_all(call, by, &mut progress)).await {
+        let asking = self.ask_all(&servers, call, by, &mut progress);
+        if let Some(outcome) = by.bound(asking).await {
             return outcome;
         }
         self.turn_from(progress.server);
@@ -146,16 +186,16 @@ impl HttpClient {
 
     async fn ask_all(
         &self,
+        servers: &[usize],
         call: &Call,
         by: Deadline,
         progress: &mut Progress,
     ) -> Result<Answer, RegistryError> {
-        let all = self.servers.len();
-        let first = self.preferred.load(Ordering::Relaxed);
-        for turn in 0..all {
-            progress.server = (first + turn) % all;
+        for (turn, server) in servers.iter().enumerate() {
+            progress.server = *server;
             // A server that swallows packets takes its share of the time, not all of it.
-            match self.ask(call, share(by, all - turn), progress).await {
+            let by = share(by, servers.len() - turn);
+            match self.ask(call, by, progress).await {
                 Ok(answer) => {
                     if answer.status.is_server_error() {
                         self.turn_from(progress.server);
@@ -222,11 +262,12 @@ impl HttpClient {
         })?;
         let (head, body) = answer.into_parts();
         progress.step = "reading the body of the answer";
-        let body = Limited::new(body, BODY_LIMIT).collect().await;
+        let limit = call.answer_limit();
+        let body = Limited::new(body, limit).collect().await;
         let body = body.map_err(|error| Failure {
             go_on: false,
             what: if error.is::<LengthLimitError>() {
-                format!("the body of the answer is longer than {BODY_LIMIT} bytes")
+                format!("the body of the answer is longer than {limit} bytes")
             } else {
                 chain(&*error)
             },

@@ -15,6 +15,8 @@ pub(super) struct Server {
     host: String,
     port: u16,
     prefix: String,
+    /// What it alone is sent as `Authorization`. Shown nowhere.
+    authorization: Option<HeaderValue>,
 }
 
 impl Server {
@@ -66,7 +68,16 @@ impl Server {
             host: bare.to_owned(),
             port,
             prefix: uri.path().trim_end_matches('/').to_owned(),
+            authorization: None,
         })
+    }
+
+    pub(super) fn authorize(&mut self, value: HeaderValue) {
+        self.authorization = Some(value);
+    }
+
+    pub(super) const fn authorization(&self) -> Option<&HeaderValue> {
+        self.authorization.as_ref()
     }
 
     pub(super) const fn authority(&self) -> &HeaderValue {

@@ -152,7 +152,7 @@ async fn a_body_that_does_not_end_is_cut_at_the_deadline_and_one_too_long_is_not
         "{message}"
     );
 
-    let length = BODY_LIMIT + 1;
+    let length = call::BODY_LIMIT + 1;
     let body = "x".repeat(length);
     let long = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
     let client = HttpClient::new([answering(long).await]).unwrap();

@@ -1,9 +1,8 @@
-//! Dubbo's provider URLs.
-
-use std::collections::BTreeMap;
+//! Where Dubbo's providers are in ZooKeeper.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use crate::registry::dubbo::DubboService;
 use crate::registry::{Instance, RegistryError};
 
 /// What Java's `URLEncoder` leaves as it is.
@@ -12,106 +11,6 @@ const ENCODED: AsciiSet = NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'*')
     .remove(b'_');
-
-/// An interface that the instance provides to Dubbo's consumers.
-///
-/// ```
-/// use prestop::registry::zookeeper::{DubboService, NodeFormat};
-///
-/// let format = NodeFormat::dubbo([
-///     DubboService::new("com.example.Orders").with_version("1.0.0").with_methods(["place", "cancel"]),
-///     DubboService::new("com.example.Payments").with_protocol("tri"),
-/// ]);
-/// ```
-#[derive(Clone, Debug)]
-pub struct DubboService {
-    interface: String,
-    protocol: String,
-    parameters: BTreeMap<String, String>,
-}
-
-impl DubboService {
-    /// The interface with this full name, over the protocol `dubbo`.
-    #[must_use]
-    pub fn new(interface: impl Into<String>) -> Self {
-        Self {
-            interface: interface.into(),
-            protocol: "dubbo".into(),
-            parameters: BTreeMap::new(),
-        }
-    }
-
-    /// The same over another protocol, `tri` for instance.
-    #[must_use]
-    pub fn with_protocol(mut self, protocol: impl Into<String>) -> Self {
-        self.protocol = protocol.into();
-        self
-    }
-
-    /// The same in this version, which consumers must ask for.
-    #[must_use]
-    pub fn with_version(self, version: impl Into<String>) -> Self {
-        self.with_parameter("version", version)
-    }
-
-    /// The same in this group, which consumers must ask for.
-    #[must_use]
-    pub fn with_group(self, group: impl Into<String>) -> Self {
-        self.with_parameter("group", group)
-    }
-
-    /// The same with these methods. Default: `*`, which Dubbo writes where it does not know them.
-    #[must_use]
-    pub fn with_methods<M: Into<String>>(self, methods: impl IntoIterator<Item = M>) -> Self {
-        let methods: Vec<String> = methods.into_iter().map(Into::into).collect();
-        self.with_parameter("methods", methods.join(","))
-    }
-
-    /// The same with one more parameter of the URL.
-    #[must_use]
-    pub fn with_parameter(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.parameters.insert(key.into(), value.into());
-        self
-    }
-
-    /// `dubbo://10.0.0.5:20880/com.example.Orders?application=orders&...`, its parameters in order, as Dubbo writes it.
-    fn url(&self, instance: &Instance, timestamp: u128) -> Result<String, RegistryError> {
-        let timestamp = timestamp.to_string();
-        let mut parameters = BTreeMap::from([
-            ("application", instance.service()),
-            ("deprecated", "false"),
-            // The version of the protocol, since 2.6.3.
-            ("dubbo", "2.0.2"),
-            ("dynamic", "true"),
-            ("generic", "false"),
-            ("interface", &self.interface),
-            ("methods", "*"),
-            ("side", "provider"),
-            ("timestamp", &timestamp),
-        ]);
-        for (key, value) in instance.metadata().iter().chain(&self.parameters) {
-            parameters.insert(key, value);
-        }
-        let is_split = |text: &str| text.contains(['&', '=']);
-        if let Some((key, _)) = parameters
-            .iter()
-            .find(|(key, value)| is_split(key) || value.contains('&'))
-        {
-            return Err(RegistryError::new(format!(
-                "the parameter {key:?} of {} cannot be in a URL of Dubbo's: it has a & or =",
-                self.interface
-            )));
-        }
-        let parameters: Vec<_> = parameters.iter().map(|(k, v)| format!("{k}={v}")).collect();
-        Ok(format!(
-            "{}://{}/{}?{}",
-            self.protocol,
-            instance.address(),
-            self.interface,
-            parameters.join("&")
-        ))
-    }
-}
 
 /// Where the provider's node is.
 pub(super) fn path(
@@ -122,7 +21,7 @@ pub(super) fn path(
 ) -> Result<String, RegistryError> {
     let url = service.url(instance, timestamp)?;
     let url = utf8_percent_encode(&url, &ENCODED);
-    Ok(format!("{root}/{}/providers/{url}", service.interface))
+    Ok(format!("{root}/{}/providers/{url}", service.interface()))
 }
 
 #[cfg(test)]

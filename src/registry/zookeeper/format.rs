@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::dubbo;
-pub use super::dubbo::DubboService;
+pub use crate::registry::dubbo::DubboService;
+use crate::registry::dubbo::now;
 use crate::registry::{Instance, RegistryError};
 
 /// The nodes of an instance: what the clients of the service look for.
@@ -197,13 +198,6 @@ fn check(path: &str) -> Result<(), RegistryError> {
         "{path:?} cannot be the path of a node: it is made of the base, the service's name and the instance's id, \
          in which no part may be empty, a dot or two, or have control characters"
     )))
-}
-
-fn now() -> u128 {
-    // A clock before 1970 tells nobody anything.
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis())
 }
 
 /// `ServiceInstance` of `curator-x-discovery`, with its fields in its order.

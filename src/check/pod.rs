@@ -1,0 +1,184 @@
+//! The grace period: what the process knows of it, and what has to fit into it.
+
+use std::time::Duration;
+
+use crate::budget::{self, Budget, GracePeriod, LameDuck};
+
+use super::document::{Node, Place};
+use super::finding::Found;
+use super::hooks;
+use super::object::{Container, Object, Pod, number, wrong_type};
+use super::rule::Rule;
+
+/// The annotation of the pod that says how long clients of a registry may still call.
+const VISIBILITY: &str = "prestop.rs/registry-visibility-seconds";
+
+pub(super) fn check(object: Object<'_>, pod: Pod<'_>, found: &mut Found) {
+    number(pod.spec.at("terminationGracePeriodSeconds"), found);
+    types(pod, found);
+    let Some(grace) = pod.grace() else { return };
+    let said = pod.grace_place();
+    if grace == 0 {
+        found.add(
+            Rule::PS103,
+            said,
+            "terminationGracePeriodSeconds: 0 is Kubernetes' word for \"kill at once\": nothing is left, drained or flushed",
+            "give it the time of the slowest request and 15 s more; 30 is the default",
+        );
+    } else if (1..=3).contains(&grace) && object.serves() {
+        found.add(
+            Rule::PS104,
+            said,
+            format!("{grace} s are too short for a lame duck: kube-proxy alone takes about one second to hear of the stop"),
+            "give it at least 10 s",
+        );
+    }
+    for container in pod.running() {
+        found.container = container.name();
+        told(pod, container, grace, found);
+        fits(pod, container, grace, found);
+    }
+    found.container = None;
+}
+
+/// What the API server refuses before any of this matters: numbers as values of variables, commands in one string.
+fn types(pod: Pod<'_>, found: &mut Found) {
+    for container in pod.running() {
+        found.container = container.name();
+        for value in container.0.list("env").filter_map(|var| var.at("value")) {
+            if !value.is_string() {
+                wrong_type(value, "a text, in quotes", found);
+            }
+        }
+        for key in ["command", "args"] {
+            if let Some(words) = container.0.at(key).filter(|words| !words.is_list()) {
+                wrong_type(words, "a list of words", found);
+            }
+        }
+    }
+    found.container = None;
+}
+
+/// `TERMINATION_GRACE_PERIOD_SECONDS` against the spec.
+fn told(pod: Pod<'_>, container: Container<'_>, grace: i64, found: &mut Found) {
+    let name = GracePeriod::VARIABLE;
+    if let Some(value) = container.literal(name) {
+        let text = value.text().unwrap_or_default();
+        let told: Option<i64> = text.parse().ok();
+        if told != Some(grace) && grace > 0 {
+            let default = match pod.spec.at("terminationGracePeriodSeconds") {
+                Some(_) => "",
+                None => ", the default",
+            };
+            found.add(
+                Rule::PS101,
+                value.place,
+                format!("{name} is {text:?}, but terminationGracePeriodSeconds is {grace}{default}: the process plans its stop by the wrong clock"),
+                format!("say the same number in both: value: \"{grace}\""),
+            );
+        }
+    } else if grace > 0 && grace != 30 && container.speaks_prestop() && !container.may_have(name) {
+        found.add(
+            Rule::PS102,
+            container.0.place,
+            format!("the process plans with 30 s, but terminationGracePeriodSeconds is {grace}, which nothing in the pod tells it (kubernetes#50032)"),
+            format!("add env {name}: \"{grace}\""),
+        );
+    }
+}
+
+/// The budget that the crate itself will make of what the manifest says.
+fn fits(pod: Pod<'_>, container: Container<'_>, grace: i64, found: &mut Found) {
+    let annotation = pod.annotation(VISIBILITY);
+    if !container.speaks_prestop() && annotation.is_none() {
+        return;
+    }
+    let Some(grace) = u64::try_from(grace)
+        .ok()
+        .and_then(|g| GracePeriod::from_secs(g).ok())
+    else {
+        return;
+    };
+    let lame_duck = setting(container, "PRESTOP_LAME_DUCK", "--lame-duck", found);
+    let visibility = match annotation {
+        // Of the pod: its first container is the service.
+        Some(said) if !container.is_sidecar() => length(said, VISIBILITY, found),
+        _ => setting(container, "PRESTOP_VISIBILITY", "--visibility", found),
+    };
+    let told = container.literal(budget::SLEEP_VARIABLE);
+    let told = told.and_then(|value| budget::sleep_from(value.text()?));
+    let slept = container.hook("preStop").and_then(hooks::slept);
+    let slept = slept.and_then(|slept| Duration::try_from_secs_f64(slept.seconds).ok());
+    let budget = Budget {
+        grace,
+        pre_stop_elapsed: slept.or(told).unwrap_or_default(),
+        lame_duck: LameDuck {
+            length: lame_duck.map(|(length, _)| length),
+            until_quiet: None,
+            on_kubernetes: true,
+        },
+        longest_hook: None,
+        visibility: visibility.map(|(length, _)| ("registry".to_owned(), length)),
+    };
+    if budget.pre_stop_elapsed + Duration::from_secs(2) >= budget.grace.length() {
+        // PS201 has said so.
+        return;
+    }
+    let Err(error) = budget.check() else { return };
+    let advice = "the process refuses to start with the same arithmetic (`build` fails)";
+    let without = Budget {
+        visibility: None,
+        ..budget
+    };
+    match visibility {
+        Some((_, at)) if without.check().is_ok() => {
+            found.add(Rule::PS105, at, error.to_string(), advice);
+        }
+        _ => {
+            let at = lame_duck.map_or(pod.grace_place(), |(_, at)| at);
+            found.add(Rule::PS107, at, error.to_string(), advice);
+        }
+    }
+}
+
+/// A length that `prestop run` takes from a variable or from its arguments, and where it stands.
+fn setting(
+    container: Container<'_>,
+    variable: &str,
+    flag: &str,
+    found: &mut Found,
+) -> Option<(Duration, Place)> {
+    let words = || container.0.list("command").chain(container.0.list("args"));
+    let texts: Vec<Node<'_>> = words().collect();
+    for (at, word) in texts.iter().enumerate() {
+        match word.text()?.strip_prefix(flag) {
+            Some("") => return length(*texts.get(at + 1)?, flag, found),
+            Some(rest) if rest.starts_with('=') => {
+                return seconds(&rest[1..]).map(|length| (length, word.place));
+            }
+            _ if word.text() == Some("--") => break,
+            _ => {}
+        }
+    }
+    length(container.literal(variable)?, variable, found)
+}
+
+fn length(said: Node<'_>, name: &str, found: &mut Found) -> Option<(Duration, Place)> {
+    let text = said.text().unwrap_or_default();
+    let length = seconds(text);
+    if length.is_none() {
+        found.add(
+            Rule::PS105,
+            said.place,
+            format!("{name} is {text:?}, which is no number of seconds"),
+            "65 for Eureka, say; in quotes, as all annotations and variables",
+        );
+    }
+    length.map(|length| (length, said.place))
+}
+
+/// `25`, `25s`, `0.5`: as the binary reads them.
+fn seconds(text: &str) -> Option<Duration> {
+    let number = text.strip_suffix('s').unwrap_or(text).parse().ok()?;
+    Duration::try_from_secs_f64(number).ok()
+}

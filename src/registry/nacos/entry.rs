@@ -1,0 +1,204 @@
+//! [`Entry`]: one instance, in each of its services.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::{StreamExt, stream};
+
+use super::api::Servers;
+use super::listing::{Holder, Listing};
+use crate::deadline::Deadline;
+use crate::registry::{Beat, Gone, LastGasp, Registration, RegistryError};
+
+/// Nacos looks for instances without a heartbeat each 5 s.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// Nacos itself checks an instance that is not ephemeral; this is only to notice that its data were lost.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// How long after a removal a heartbeat that was not answered may still be waited for.
+const LATE: Duration = Duration::from_millis(300);
+
+/// How many services are spoken of at a time: an application of Dubbo's may have dozens.
+const AT_ONCE: usize = 8;
+
+pub(super) struct Entry {
+    pub(super) servers: Arc<Servers>,
+    pub(super) listings: Vec<Listing>,
+    pub(super) ttl: Duration,
+    pub(super) ephemeral: bool,
+    pub(super) disable_first: bool,
+    /// Nacos has it, as far as is known.
+    pub(super) known: bool,
+    /// It has begun to leave, and is not to be kept alive any more.
+    pub(super) leaving: bool,
+    /// A heartbeat was sent and not answered: it may be heard later.
+    pub(super) unanswered: bool,
+}
+
+impl Entry {
+    pub(super) async fn register(&self, by: Deadline) -> Result<(), RegistryError> {
+        self.servers.prepare(by).await?;
+        let calls = self.listings.iter();
+        all(calls
+            .map(|listing| self.servers.register(listing, true, by))
+            .collect())
+        .await?;
+        Ok(())
+    }
+
+    /// Whose the addresses are; what the user may not read is left out.
+    async fn holders(&self, by: Deadline) -> Result<Vec<Holder>, RegistryError> {
+        self.servers.prepare(by).await?;
+        let calls = self.listings.iter();
+        let holders = all(calls
+            .map(|listing| self.servers.holder(listing, by))
+            .collect())
+        .await?;
+        Ok(holders.into_iter().flatten().collect())
+    }
+
+    /// Whether another process is listed at the address by now, as far as that is told in time.
+    async fn is_anothers(&self, listing: &Listing, by: Deadline) -> bool {
+        // A part of the time: a server that is slow to list is to hear the rest all the same.
+        let by = by.min(Deadline::after(by.remaining() / 3));
+        match self.servers.holder(listing, by).await {
+            Ok(holder) => holder == Some(Holder::Another),
+            Err(error) => {
+                let service = &listing.service;
+                tracing::debug!(%error, service, "not looked at before it is changed");
+                false
+            }
+        }
+    }
+
+    /// Registers it again, with `enabled=false`.
+    async fn disable(&self, listing: &Listing, by: Deadline) -> Result<(), RegistryError> {
+        match self.is_anothers(listing, by).await {
+            true => Ok(()),
+            false => self.servers.register(listing, false, by).await,
+        }
+    }
+
+    /// Removes it from one service, unless another process is there by now. Whether it has.
+    async fn remove(&self, listing: &Listing, by: Deadline) -> Result<bool, RegistryError> {
+        if self.is_anothers(listing, by).await {
+            return Ok(false);
+        }
+        self.servers.remove(listing, by).await?;
+        Ok(true)
+    }
+
+    async fn remove_all(&self, by: Deadline) -> Result<bool, RegistryError> {
+        self.servers.prepare(by).await?;
+        let calls = self.listings.iter();
+        let removed = all(calls.map(|listing| self.remove(listing, by)).collect()).await?;
+        Ok(removed.contains(&true))
+    }
+}
+
+/// What comes of all of them, some at a time. Each is tried, whatever becomes of the others.
+async fn all<T>(
+    calls: Vec<impl Future<Output = Result<T, RegistryError>>>,
+) -> Result<Vec<T>, RegistryError> {
+    let answers: Vec<_> = stream::iter(calls)
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    answers.into_iter().collect()
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry")
+            .field("listings", &self.listings)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Registration for Entry {
+    fn listed_for(&self) -> Option<Duration> {
+        Some(match self.ephemeral {
+            true => self.ttl.saturating_mul(2).saturating_add(SWEEP),
+            false => Duration::MAX,
+        })
+    }
+
+    fn last_gasp(&self) -> Option<LastGasp> {
+        Some(self.servers.remove_with_last_gasp(&self.listings))
+    }
+
+    async fn heartbeat(&mut self, by: Deadline) -> Result<Beat, RegistryError> {
+        if self.leaving {
+            return Ok(Beat::Lost);
+        }
+        let (is_known, next) = if self.ephemeral {
+            self.unanswered = true;
+            self.servers.prepare(by).await?;
+            let calls = self.listings.iter();
+            let known = all(calls
+                .map(|listing| self.servers.beat(listing, by))
+                .collect())
+            .await?;
+            self.unanswered = false;
+            (!known.contains(&false), self.ttl / 3)
+        } else {
+            let holders = self.holders(by).await?;
+            (!holders.contains(&Holder::Nobody), LOOK)
+        };
+        if !is_known {
+            self.known = false;
+            return Ok(Beat::Lost);
+        }
+        Ok(Beat::Alive {
+            next,
+            listed_for: self.listed_for().unwrap_or_default(),
+        })
+    }
+
+    async fn deregister(&mut self, by: Deadline) -> Result<Gone, RegistryError> {
+        self.leaving = true;
+        if self.disable_first && self.known {
+            // Half of the time at most: what counts comes after it.
+            let half = by.min(Deadline::after(by.remaining() / 2));
+            if let Err(error) = self.set_out_of_service(half).await {
+                tracing::debug!(%error, "not disabled before the deregistration");
+            }
+        }
+        let mut was_ours = self.remove_all(by).await?;
+        if self.unanswered && self.servers.may_revive() {
+            // A server that woke up again may take the two in any order.
+            tokio::time::sleep(LATE.min(by.remaining() / 3)).await;
+            if self.holders(by).await?.contains(&Holder::Us) {
+                was_ours |= self.remove_all(by).await?;
+            }
+            self.unanswered = false;
+        }
+        // Nacos says the same of an instance that it does not know, and its list is a moment behind.
+        Ok(match std::mem::replace(&mut self.known, false) {
+            true if was_ours => Gone::Removed,
+            _ => Gone::AlreadyGone,
+        })
+    }
+
+    /// It is listed no more, and stays registered.
+    async fn set_out_of_service(&mut self, by: Deadline) -> Result<(), RegistryError> {
+        self.servers.prepare(by).await?;
+        let calls = self.listings.iter();
+        all(calls.map(|listing| self.disable(listing, by)).collect()).await?;
+        Ok(())
+    }
+
+    /// What Nacos tells clients.
+    async fn is_listed(&mut self, by: Deadline) -> Result<Option<bool>, RegistryError> {
+        let holders = self.holders(by).await?;
+        Ok(match holders.len() < self.listings.len() {
+            // One that may not be read may be there.
+            true if !holders.contains(&Holder::Us) => None,
+            _ => Some(holders.contains(&Holder::Us)),
+        })
+    }
+}

@@ -289,6 +289,11 @@ impl Budget {
         Shares::of(self.grace.length().saturating_sub(self.pre_stop_elapsed))
     }
 
+    /// The grace period, or that of the pod's manifest if it is shorter.
+    pub(crate) fn grace_with(&self, pod: Option<GracePeriod>) -> GracePeriod {
+        pod.map_or(self.grace, |pod| pod.min(self.grace))
+    }
+
     /// What the drain gets at the least, in seconds; negative when the parts do not fit.
     fn guaranteed_drain(&self, shares: &Shares) -> f64 {
         let fixed = shares.exit_reserve + shares.on_stopped + shares.force_close;

@@ -42,6 +42,9 @@ pub(crate) enum Kind {
     /// Where the token of the httpGet hook came from, and what is wrong with it. Never the token.
     #[cfg_attr(not(all(feature = "hook", feature = "probe")), allow(dead_code))]
     HookToken { from: String, problem: &'static str },
+    /// What was looked for to find the own pod, and what to do.
+    #[cfg_attr(not(feature = "kubernetes"), allow(dead_code))]
+    OwnPod(String),
     /// The message of a panic of our own.
     Engine(String),
 }
@@ -98,6 +101,12 @@ impl Error {
         matches!(self.kind, Kind::HookToken { .. })
     }
 
+    /// The own pod cannot be found: the process runs outside of a cluster, or does not know its pod's name.
+    #[must_use]
+    pub const fn is_own_pod(&self) -> bool {
+        matches!(self.kind, Kind::OwnPod(_))
+    }
+
     /// A signal handler could not be installed.
     #[must_use]
     pub const fn is_signal(&self) -> bool {
@@ -125,7 +134,7 @@ impl fmt::Display for Error {
                 "{variable}={value:?} is not the length of a preStop sleep: give the whole seconds of the manifest's \
                  `sleep` hook, without a unit; or unset it where there is none"
             ),
-            Kind::Budget(text) | Kind::HookSocket(text) => f.write_str(text),
+            Kind::Budget(text) | Kind::HookSocket(text) | Kind::OwnPod(text) => f.write_str(text),
             Kind::Runtime(what) => f.write_str(what),
             Kind::HookToken { from, problem } => write!(
                 f,

@@ -182,6 +182,29 @@ impl crate::ShutdownCoordinatorBuilder {
     }
 }
 
+#[cfg(feature = "kubernetes")]
+impl crate::ShutdownCoordinatorBuilder {
+    /// Asks the API server for the own pod: at the start, whether its manifest says what the program was told; when a
+    /// stop begins, what its cause is and how long it may take. See [`OwnPod`](crate::OwnPod).
+    ///
+    /// - The cause goes into the [report](crate::ShutdownReport::pod) and the log.
+    /// - The deadline moves earlier where the pod has less time than planned: `kubectl delete --now`, a probe with a
+    ///   grace period of its own, a hook that was not seen. It never moves later.
+    /// - A manifest with a shorter grace period than the program was told, or with a preStop `sleep` that it was not
+    ///   told ([`pre_stop_elapsed`](Self::pre_stop_elapsed)), counts from the moment on at which it was read, and is
+    ///   warned about.
+    ///
+    /// It all happens beside the plan, which waits for nothing of it; without an answer there is one warning.
+    /// `None` asks nobody: [`OwnPod::from_env_or_none`](crate::OwnPod::from_env_or_none).
+    #[cfg_attr(docsrs, doc(cfg(feature = "kubernetes")))]
+    pub fn kubernetes(self, pod: impl Into<Option<crate::OwnPod>>) -> Self {
+        match pod.into() {
+            Some(pod) => self.companion(|handle| crate::kubernetes::follow(pod, handle)),
+            None => self,
+        }
+    }
+}
+
 #[cfg(feature = "axum")]
 impl ShutdownCoordinator {
     /// A listener for stock `axum::serve` whose connections the coordinator counts and sweeps, and cuts at the

@@ -45,23 +45,19 @@ impl ShutdownHandle {
     /// manifest's `sleep` hook ([`pre_stop_elapsed`](crate::ShutdownCoordinatorBuilder::pre_stop_elapsed)), unless
     /// [`Reason::PreStopHook`] came before: a hook that calls is no `sleep`.
     pub fn trigger(&self, reason: Reason) -> bool {
-        let budget = self.state.budget();
+        let (budget, pod) = (self.state.budget(), self.state.pod_times());
         let is_signal = matches!(reason, Reason::Signal(_));
         self.state.trigger(reason, |hook_called| {
-            let shares = if is_signal && !hook_called {
-                budget.after_pre_stop_hook()
-            } else {
-                budget.whole()
-            };
-            shares.total
+            let unseen = (is_signal && !hook_called).then_some(budget.pre_stop_elapsed);
+            pod.at_most(budget.grace.length(), unseen)
         })
     }
 
     /// [`trigger`](Self::trigger) for who knows that SIGKILL comes in `kill_in`: begins the stop with that time, or
     /// tightens the deadline of the one that has begun. Longer than what is left, it changes nothing.
     pub fn trigger_within(&self, reason: Reason, kill_in: Duration) -> bool {
-        let most = self.state.budget().whole().total;
-        self.state.trigger(reason, |_| kill_in.min(most))
+        let most = self.state.budget().grace_with(self.state.pod_times().grace);
+        self.state.trigger(reason, |_| kill_in.min(most.length()))
     }
 
     /// Ends the lame duck now, or leaves it out, also when the stop has yet to begin.

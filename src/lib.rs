@@ -44,6 +44,7 @@
 //! - In a cluster, and elsewhere: [`_docs::kubernetes`]. What is wrong with a manifest: [`_docs::check`].
 //! - What happens when, and why: [`_docs::design`]. What becomes of each kind of client: [`_docs::connections`].
 //! - gRPC: [`_docs::grpc`].
+//! - A test that stops your service as Kubernetes does: [`_docs::kubelet`] (feature `kubelet`).
 //! - TLS on the own loop: [`Serve::handshake`], [`_docs::tls`].
 //! - Behind HAProxy, Envoy or nginx: [`_docs::gateways`].
 //! - A program that is not written in Rust, nginx or a JVM: [`_docs::process`] (feature `process`).
@@ -76,6 +77,7 @@
 //! - Kubernetes' hooks into the process: `hook`; the binary `prestop`: `cli`;
 //! - `process`: any program under the coordinator (Linux);
 //! - `check`: finds in manifests what would lose requests ([`_docs::check`]);
+//! - `kubernetes`: the own pod tells why it is stopped, and how long it has ([`_docs::kubernetes`]);
 //! - `kubelet`: stops a service as Kubernetes does, for tests;
 //! - `serde`: the report as JSON.
 //!
@@ -115,9 +117,12 @@ mod in_flight;
 #[cfg(feature = "kubelet")]
 #[cfg_attr(docsrs, doc(cfg(feature = "kubelet")))]
 pub mod kubelet;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod last_gasp;
 #[cfg(feature = "middleware")]
 mod middleware;
+mod own_pod;
 mod peers;
 mod phase;
 #[cfg(feature = "probe")]
@@ -164,12 +169,16 @@ pub use hook::{HookContext, HookName, LifecycleHook, TaskOutput};
 #[cfg_attr(docsrs, doc(cfg(all(feature = "hook", unix))))]
 pub use hook_socket::{HookError, HookSocket, exec_hook};
 pub use in_flight::{Closed, InFlightGuard};
+#[cfg(feature = "kubernetes")]
+#[cfg_attr(docsrs, doc(cfg(feature = "kubernetes")))]
+pub use kubernetes::OwnPod;
 #[cfg(feature = "middleware")]
 #[cfg_attr(docsrs, doc(cfg(feature = "middleware")))]
 pub use middleware::{
     DeadlineFuture, DeadlineLayer, DeadlineService, DrainFuture, DrainLayer, DrainService,
     StreamLayer, StreamService,
 };
+pub use own_pod::{Cause, PodReport};
 pub use phase::Phase;
 #[cfg(all(feature = "hook", feature = "probe"))]
 #[cfg_attr(docsrs, doc(cfg(all(feature = "hook", feature = "probe"))))]

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use crate::budget::GracePeriod;
 use crate::exit::exit;
+use crate::own_pod::PodReport;
 use crate::phase::Phase;
 use crate::reason::Reason;
 use crate::roster::{Straggler, WorkKind};
@@ -209,6 +210,8 @@ pub struct ShutdownReport {
     pub complete: bool,
     /// What began the stop.
     pub reason: Reason,
+    /// What the own pod says of it, where that was asked (feature `kubernetes`).
+    pub pod: Option<PodReport>,
     /// The grace period it was planned with.
     #[cfg_attr(
         feature = "serde",
@@ -325,6 +328,9 @@ impl fmt::Display for ShutdownReport {
         if self.complete {
             write!(f, ", exit code {}", self.exit_code())?;
         }
+        if let Some(pod) = &self.pod {
+            write!(f, "\n  {pod}")?;
+        }
         write!(f, "\n  {:<12}{:>12}{:>12}", "phase", "at most", "used")?;
         for p in &self.phases {
             write!(
@@ -395,6 +401,7 @@ impl fmt::Display for ShutdownReport {
 pub(crate) struct Draft {
     pub(crate) timeline: Timeline,
     pub(crate) reason: Option<Reason>,
+    pub(crate) pod: Option<PodReport>,
     hooks: Vec<HookDraft>,
     tasks: Vec<TaskReport>,
     pub(crate) registries: Vec<RegistryReport>,
@@ -421,6 +428,7 @@ impl Draft {
         Self {
             timeline,
             reason: None,
+            pod: None,
             hooks: Vec::new(),
             tasks: Vec::new(),
             registries: Vec::new(),
@@ -474,6 +482,7 @@ impl Draft {
                 .reason
                 .clone()
                 .unwrap_or(Reason::Requested("not stopped yet".into())),
+            pod: self.pod.clone(),
             grace: grace.length(),
             total,
             phases,

@@ -12,6 +12,7 @@ use crate::budget::{Budget, Shares};
 use crate::deadline::Deadline;
 use crate::in_flight::InFlight;
 use crate::last_gasp::LastGasps;
+use crate::own_pod::PodTimes;
 use crate::peers::Peers;
 use crate::phase::Phase;
 use crate::random::Spread;
@@ -37,9 +38,9 @@ pub(crate) enum Haste {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stop {
     /// When it began.
-    began: Instant,
+    pub(crate) began: Instant,
     /// When SIGKILL is due.
-    kill: Instant,
+    pub(crate) kill: Instant,
     /// When registries must have been left.
     pub(crate) leave_by: Deadline,
     /// When the drain begins at the latest, so that it is one.
@@ -226,6 +227,8 @@ pub(crate) struct State {
     phase: AtomicU8,
     tokens: [CancellationToken; Phase::ALL.len()],
     budget: Mutex<Budget>,
+    /// What the own pod's manifest says, where it was read. Apart from the budget, which is checked while hooks are added.
+    pod_times: Mutex<PodTimes>,
     pub(crate) settings: Settings,
     pub(crate) in_flight: InFlight,
     pub(crate) roster: Roster,
@@ -263,6 +266,7 @@ impl State {
             phase: AtomicU8::new(Phase::Starting as u8),
             tokens: std::array::from_fn(|_| CancellationToken::new()),
             budget: Mutex::new(budget),
+            pod_times: Mutex::default(),
             settings,
             in_flight: InFlight::new(),
             roster: Roster::new(),
@@ -337,6 +341,24 @@ impl State {
             tracing::debug!(reason = %why, "stop has begun already");
         }
         began
+    }
+
+    /// Moves SIGKILL, and every step before it, earlier for a stop that has begun; by how much. Zero where it is due by
+    /// then anyway (S1).
+    #[cfg_attr(not(feature = "kubernetes"), allow(dead_code))]
+    pub(crate) fn tighten(&self, kill: Instant) -> Duration {
+        let now = Instant::now();
+        let mut earlier_by = Duration::ZERO;
+        self.step(|signal| {
+            let Some(stop) = signal.stop else {
+                return false;
+            };
+            let tighter = stop.tightened(now, kill.saturating_duration_since(now));
+            signal.stop = tighter.or(signal.stop);
+            earlier_by = tighter.map_or(Duration::ZERO, |tighter| stop.kill - tighter.kill);
+            tighter.is_some()
+        });
+        earlier_by
     }
 
     /// Makes haste.
@@ -416,12 +438,22 @@ impl State {
         *lock(&self.budget) = budget;
     }
 
+    /// What the own pod's manifest says: from now on no trigger plans with more.
+    #[cfg_attr(not(feature = "kubernetes"), allow(dead_code))]
+    pub(crate) fn set_pod_times(&self, times: PodTimes) {
+        *lock(&self.pod_times) = times;
+    }
+
+    pub(crate) fn pod_times(&self) -> PodTimes {
+        *lock(&self.pod_times)
+    }
+
     pub(crate) fn draft<T>(&self, write: impl FnOnce(&mut Draft) -> T) -> T {
         write(&mut lock(&self.draft))
     }
 
     pub(crate) fn report(&self) -> ShutdownReport {
-        let grace = self.budget().grace;
+        let grace = self.budget().grace_with(self.pod_times().grace);
         self.draft(|draft| draft.report(grace, self.tally.sums(), self.streams.sums()))
     }
 
@@ -442,46 +474,4 @@ fn rise(signal: &mut Signal, phase: Phase) -> bool {
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    /// Every instant of the plan, in the order of the story.
-    fn steps(stop: &Stop) -> [Deadline; 4] {
-        [stop.leave_by, stop.drain_by, stop.force_by, stop.deadline]
-    }
-
-    /// Under miri each takes seconds, and it cannot write down what failed.
-    fn cases() -> ProptestConfig {
-        ProptestConfig {
-            cases: if cfg!(miri) { 2 } else { 128 },
-            failure_persistence: None,
-            ..ProptestConfig::default()
-        }
-    }
-
-    proptest! {
-        #![proptest_config(cases())]
-        /// S1, for every step and not only the last, after any number of changes.
-        #[test]
-        fn no_trigger_moves_any_step_later(
-            first in 0..700_000_u64,
-            later in proptest::collection::vec((0..600_000_u64, 0..700_000_u64), 0..8),
-        ) {
-            let begun = Instant::now();
-            let mut stop = Stop::new(begun, Duration::from_millis(first));
-            let mut now = begun;
-            for (pause, total) in later {
-                now += Duration::from_millis(pause);
-                let before = stop;
-                stop = stop.tightened(now, Duration::from_millis(total)).unwrap_or(stop);
-                prop_assert!(stop.kill <= before.kill && stop.lame_duck_by <= before.lame_duck_by);
-                for (after, before) in steps(&stop).iter().zip(steps(&before)) {
-                    prop_assert!(*after <= before);
-                }
-                prop_assert!(steps(&stop).is_sorted(), "{:?}", steps(&stop));
-                prop_assert!(stop.lame_duck_by <= stop.drain_by && stop.deadline.instant() <= stop.kill);
-            }
-        }
-    }
-}
+mod tests;

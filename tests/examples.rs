@@ -1,10 +1,13 @@
 //! The examples as their users meet them: real processes, real signals, odd arguments.
 #![cfg(all(unix, not(loom)))]
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tonic_health::pb::HealthCheckRequest;
@@ -70,12 +73,17 @@ impl Drop for Scratch {
     }
 }
 
-/// A port that was free a moment ago.
+/// A port that is free, given to nobody else in here, and outside of what the kernel gives to clients (32768 and up, by
+/// its default).
 fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener
-        .local_addr()
-        .expect("a bound socket has an address")
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().expect("no panic inside");
+    loop {
+        let address = SocketAddr::from(([127, 0, 0, 1], fastrand::u16(10_000..32_000)));
+        if TcpListener::bind(address).is_ok() && given.insert(address.port()) {
+            return address;
+        }
+    }
 }
 
 /// The status line of a GET, once somebody listens.
@@ -84,7 +92,7 @@ fn get(address: SocketAddr, path: &str) -> String {
     let mut stream = loop {
         match TcpStream::connect(address) {
             Ok(stream) => break stream,
-            Err(_) => std::thread::yield_now(),
+            Err(_) => std::thread::park_timeout(Duration::from_millis(5)),
         }
     };
     write!(
@@ -106,7 +114,7 @@ fn post_start_writes_the_file_before_it_is_started_and_removes_it_at_the_end() {
         .spawn()
         .expect("it starts");
     while get(probes, "/startupz") != "HTTP/1.1 200 OK" {
-        std::thread::yield_now();
+        std::thread::park_timeout(Duration::from_millis(5));
     }
     assert_eq!(
         std::fs::read_to_string(&file).expect("written"),
@@ -160,7 +168,7 @@ fn custom_registry_lists_the_instance_until_the_stop_begins() {
             if let Some(found) = registered(&registry).pop() {
                 break found;
             }
-            std::thread::yield_now();
+            std::thread::park_timeout(Duration::from_millis(5));
         };
         let address = address.parse().expect("an address");
         assert_eq!(get(address, "/"), "HTTP/1.1 200 OK");
@@ -245,7 +253,7 @@ fn java_service_leaves_its_registry_and_answers_the_slow_request() {
         String::from_utf8_lossy(&answer[..read]).into_owned()
     };
     while !listed(address).contains("\"id\":\"orders-127.0.0.1-") {
-        std::thread::yield_now();
+        std::thread::park_timeout(Duration::from_millis(5));
     }
     let mut slow = begin(address, "/slow");
     // Its request has been read when another connection was answered after it, which has queued behind it.
@@ -260,6 +268,36 @@ fn java_service_leaves_its_registry_and_answers_the_slow_request() {
     let ended = child.wait_with_output().expect("it ends");
     assert_eq!(ended.status.code(), Some(0), "{said}{}", stderr(&ended));
     assert!(said.contains("memory  removed"), "{said}");
+}
+
+#[test]
+fn test_your_service_stops_its_service_and_prints_the_timeline() {
+    let ended = output("test_your_service", &[]);
+    let said = String::from_utf8_lossy(&ended.stdout).into_owned();
+    assert_eq!(ended.status.code(), Some(0), "{said}{}", stderr(&ended));
+    for part in [
+        "deleted, 30 s of grace\n",
+        "orders  stop signal, 30 s until SIGKILL\n",
+        "orders  exited with 0\n",
+        "all containers gone\n",
+        " quick requests answered\n",
+    ] {
+        assert!(said.contains(part), "{part:?} is missing in: {said}");
+    }
+    assert!(!said.contains("\n0 quick requests"), "{said}");
+}
+
+/// The docs show what runs here, and it is as short as it is said to be.
+#[test]
+fn test_your_service_is_the_test_in_the_docs() {
+    let file = include_str!("../examples/test_your_service/stop.rs");
+    let page = include_str!("../src/docs/kubelet.md");
+    for begin in ["fn image()", "pub(crate) async fn a_deleted_pod"] {
+        let (_, rest) = file.split_once(begin).expect("it is there");
+        let (body, _) = rest.split_once("\n}\n").expect("it ends");
+        assert!(page.contains(body), "{begin}: the page has another one");
+        assert!(body.lines().count() < 30, "{body}");
+    }
 }
 
 #[test]
@@ -293,6 +331,42 @@ fn rolling_update_ends_with_a_message_when_it_cannot_run() {
     }
 }
 
+/// Nobody would know how the run ended.
+#[test]
+fn rolling_update_does_not_end_well_when_its_table_cannot_be_written() {
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let ended = example("rolling_update")
+        .stdout(full.expect("Linux has it"))
+        .output()
+        .expect("the example starts");
+    let text = stderr(&ended);
+    assert_eq!(ended.status.code(), Some(2), "{text}");
+    assert!(text.contains("writing to standard output: "), "{text}");
+}
+
+/// What was measured until then is printed, and that it is not all.
+#[test]
+fn rolling_update_that_is_interrupted_shows_what_it_has() {
+    let mut child = example("rolling_update")
+        .args(["--strategy", "none", "--strategy", "kill"])
+        .args(["--replicas", "1", "--rate", "20", "--seconds", "1"])
+        .spawn()
+        .expect("it starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    lines
+        .by_ref()
+        .map(|line| line.expect("text"))
+        .find(|line| line.starts_with("kill: "))
+        .expect("it gets as far as the second strategy");
+    signal(&child, Signal::TERM);
+    let rest: Vec<_> = lines.map(|line| line.expect("text")).collect();
+    let ended = child.wait_with_output().expect("it ends");
+    assert_eq!(ended.status.code(), Some(130), "{}", stderr(&ended));
+    let has = |what: &str| rest.iter().any(|line| line.starts_with(what));
+    assert!(has("none lost 0 of "), "{rest:#?}");
+    assert!(has("interrupted; all replicas were ended"), "{rest:#?}");
+}
+
 #[test]
 fn rolling_update_says_which_registry_is_missing_and_where_to_get_it() {
     let ended = example("rolling_update")
@@ -303,6 +377,8 @@ fn rolling_update_says_which_registry_is_missing_and_where_to_get_it() {
     let text = stderr(&ended);
     assert_eq!(ended.status.code(), Some(2), "{text}");
     assert!(text.contains("there is no consul on PATH: "), "{text}");
+    let said = String::from_utf8_lossy(&ended.stdout);
+    assert!(said.contains("NOT WHOLE: there is no consul"), "{said}");
 }
 
 #[test]

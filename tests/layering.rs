@@ -23,7 +23,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         &["budget", "in_flight", "last_gasp", "timeline", "signal"],
     ),
     // The first two spread by the thread numbers of `in_flight`.
-    ("parts, upper", &["roster", "tally", "peers"]),
+    ("parts, upper", &["roster", "tally", "peers", "own_pod"]),
     ("record, lower", &["report"]),
     ("record", &["state"]),
     ("waist, lower", &["handle"]),
@@ -54,6 +54,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "registry::zookeeper",
             "registry::http",
             "registry::dubbo",
+            "kubernetes",
         ],
     ),
     ("roof", &["facade", "docs"]),
@@ -64,6 +65,7 @@ const FLOORS: &[(&str, &[&str])] = &[
 /// Dubbo wants of each of its registries.
 const CLOSETS: &[(&str, &str)] = &[
     ("process", "registry::http"),
+    ("kubernetes", "registry::http"),
     ("registry::consul", "registry::http"),
     ("registry::etcd", "registry::http"),
     ("registry::eureka", "registry::http"),

@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{
     Probe, Service, ServiceAccount,
 };
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use prestop::{GracePeriod, ShutdownCoordinator};
@@ -89,6 +90,8 @@ fn of_any_kind(yaml: &str) -> Result<String, String> {
         "ServiceAccount" => strict::<ServiceAccount>(yaml).map(drop)?,
         "HorizontalPodAutoscaler" => strict::<HorizontalPodAutoscaler>(yaml).map(drop)?,
         "Namespace" => strict::<Namespace>(yaml).map(drop)?,
+        "Role" => strict::<Role>(yaml).map(drop)?,
+        "RoleBinding" => strict::<RoleBinding>(yaml).map(drop)?,
         _ => return Err(format!("kind {kind:?} is checked by nobody")),
     }
     Ok(kind)
@@ -161,16 +164,87 @@ fn every_file_is_what_the_api_takes() {
         let path = entry.expect("an entry").path();
         if path.extension().is_some_and(|e| e == "yaml") {
             let yaml = fs::read_to_string(&path).expect("readable");
-            kinds.push(
-                of_any_kind(&yaml).unwrap_or_else(|error| panic!("{}: {error}", path.display())),
-            );
+            for document in yaml.split("\n---\n") {
+                let kind = of_any_kind(document);
+                kinds.push(kind.unwrap_or_else(|error| panic!("{}: {error}", path.display())));
+            }
         }
     }
     kinds.sort();
     assert_eq!(
         kinds,
-        ["Deployment", "Job", "PodDisruptionBudget", "Service"]
+        [
+            "Deployment",
+            "Job",
+            "PodDisruptionBudget",
+            "Role",
+            "RoleBinding",
+            "Service",
+            "ServiceAccount"
+        ]
     );
+}
+
+#[test]
+fn the_own_pod_may_be_read_and_nothing_else() {
+    let yaml = file("own-pod.yaml");
+    let [account, role, binding] = yaml.split("\n---\n").collect::<Vec<_>>()[..] else {
+        panic!("three documents are expected");
+    };
+    let account: ServiceAccount = strict(account).expect("an account");
+    let role: Role = strict(role).expect("a role");
+    let binding: RoleBinding = strict(binding).expect("a binding");
+
+    let [rule] = &role.rules.expect("rules")[..] else {
+        panic!("one rule is expected");
+    };
+    assert_eq!(rule.api_groups.as_deref(), Some(&[String::new()][..]));
+    assert_eq!(rule.resources.as_deref(), Some(&["pods".to_owned()][..]));
+    assert_eq!(rule.verbs, ["get"]);
+    assert_eq!(
+        (binding.role_ref.kind.as_str(), Some(binding.role_ref.name)),
+        ("Role", role.metadata.name)
+    );
+    let [subject] = &binding.subjects.expect("subjects")[..] else {
+        panic!("one subject is expected");
+    };
+    assert_eq!(subject.kind, "ServiceAccount");
+    assert_eq!(Some(&subject.name), account.metadata.name.as_ref());
+
+    // The guide shows the same, and the warning names the file.
+    let guide = include_str!("../src/docs/kubernetes.md");
+    let documents = yaml
+        .split_once("\napiVersion")
+        .expect("below the comment")
+        .1;
+    assert!(
+        guide.contains(documents.trim_end()),
+        "the guide shows another one"
+    );
+    let warning = include_str!("../src/kubernetes/api.rs");
+    assert!(warning.contains("examples/kind/own-pod.yaml"));
+    // Its pod is that account's, and says who it is.
+    let pod = guide
+        .split("```yaml\n")
+        .find(|block| block.starts_with("serviceAccountName"));
+    let pod = pod.expect("the pod is shown").split("\n```").next();
+    let pod: Value = serde_yaml_ng::from_str(pod.expect("a block")).expect("YAML");
+    assert_eq!(
+        pod["serviceAccountName"].as_str(),
+        account.metadata.name.as_deref()
+    );
+    let env = pod["containers"][0]["env"]
+        .as_array()
+        .expect("an environment");
+    for (name, path) in [
+        ("POD_NAME", "metadata.name"),
+        ("POD_NAMESPACE", "metadata.namespace"),
+        ("POD_UID", "metadata.uid"),
+    ] {
+        let mut all = env.iter();
+        let variable = all.find(|variable| variable["name"] == name).expect(name);
+        assert_eq!(variable["valueFrom"]["fieldRef"]["fieldPath"], path);
+    }
 }
 
 #[test]

@@ -70,6 +70,7 @@ async fn the_json_has_lengths_in_milliseconds() {
     let json = serde_json::to_value(&report).expect("it serialises");
     assert_eq!(json["complete"], true);
     assert_eq!(json["reason"]["requested"], "a test");
+    assert!(json["pod"].is_null(), "nobody was asked");
     assert_eq!(json["grace_ms"], 30_000);
     let phases = json["phases"].as_array().expect("an array");
     assert_eq!(phases[0]["phase"], "pre_stop");

@@ -11,7 +11,7 @@
 // A binary has no outside: `pub` says that another module uses it. The modules of `rolling_update` are used in part.
 #![allow(unreachable_pub, dead_code)]
 
-#[path = "../rolling_update/call.rs"]
+#[path = "../wrapped/call.rs"]
 mod call;
 #[path = "../wrapped/cli.rs"]
 mod cli;

@@ -51,7 +51,7 @@ pub struct Options {
     )]
     hooks: Vec<Hook>,
 
-    /// The registry that the replicas are in; all but `memory` need their server on PATH
+    /// The registry that the replicas are in; all but `memory` need their server on PATH, or where `.ci/nacos` and `.ci/eureka` put it
     #[arg(long, value_name = "NAME", value_enum, default_value_t = RegistryKind::Memory)]
     pub registry: RegistryKind,
 

@@ -1,31 +1,24 @@
-//! The replicas as child processes: started, stopped by a signal to their own pid, waited for.
+//! The replicas: pods of one container, which is a child process, started and stopped by the kubelet's rules.
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use hyper::{Method, StatusCode};
-use prestop::HookSocket;
-use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::time::{Instant, sleep, timeout};
+use prestop::kubelet::{Cause, Node, Program, Runtime, Timeline, What};
+use tokio::time::Instant;
 
-use crate::call::call;
-use crate::cli::{Hook, Strategy};
-use crate::kubelet::{Container, GRACE, Hooked, pre_stop};
+use crate::cli::Strategy;
+use crate::pod::{CONTAINER, GRPC, HTTP, pod, program};
 use crate::registration::Addresses;
 use crate::registry::RegistryKind;
 
 /// How long the registry believes in a replica that does not beat.
 pub const TTL: Duration = Duration::from_secs(10);
+/// A busy machine is no reason to give up.
+const START_LIMIT: Duration = Duration::from_secs(60);
 const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a replica is told about its surroundings.
 #[derive(Clone, Copy)]
@@ -66,12 +59,8 @@ impl Drop for Sockets {
 
 struct Replica {
     name: Name,
-    child: Child,
-    /// Held open: the child exits when it is closed.
-    _stdin: ChildStdin,
-    /// Held open too: a child that prints more must not die of it.
-    stdout: BufReader<ChildStdout>,
-    container: Container,
+    node: Node,
+    program: Program,
 }
 
 /// What a replica is called: its id in the registry, where it listens, and its pid.
@@ -79,12 +68,12 @@ struct Replica {
 pub struct Name {
     pub id: String,
     pub addresses: Addresses,
-    pub pid: Pid,
+    pub pid: u32,
 }
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (pid {})", self.id, self.pid.as_raw_nonzero())
+        write!(f, "{} (pid {})", self.id, self.pid)
     }
 }
 
@@ -94,123 +83,141 @@ pub struct Stop {
     pub name: Name,
     /// When the hook began, or else when the signal was sent.
     pub began: Instant,
-    /// From then to the end of the process.
-    pub took: Duration,
-    pub hook: Option<Hooked>,
-    pub status: ExitStatus,
-    /// The grace period was over and it got SIGKILL.
-    pub forced: bool,
+    pub timeline: Timeline,
 }
 
 impl Stop {
+    /// From the beginning to the end of the process.
+    pub fn took(&self) -> Duration {
+        self.timeline.exited(CONTAINER).unwrap_or_default()
+    }
+
+    /// The grace period was over and it got SIGKILL.
+    pub fn forced(&self) -> bool {
+        self.timeline.was_killed()
+    }
+
     /// How the process ended, in words.
     pub fn ending(&self) -> String {
-        ending(self.status)
+        ending(self.timeline.exit_code(CONTAINER))
+    }
+
+    /// The preStop hook, if there was one.
+    pub fn hook(&self) -> Option<Hooked<'_>> {
+        let mut called = Duration::ZERO;
+        self.timeline.events.iter().find_map(|e| {
+            let said = match &e.what {
+                What::HookCalled { .. } => {
+                    called = e.at;
+                    return None;
+                }
+                What::HookEnded { said, .. } => hook_said(said),
+                What::HookFailed { why, .. } => Err(why.as_str()),
+                What::HookAbandoned => Err("it took longer than the grace period"),
+                _ => return None,
+            };
+            let took = e.at.saturating_sub(called);
+            Some(Hooked { took, said })
+        })
     }
 
     pub fn hook_failed(&self) -> bool {
-        self.hook.as_ref().is_some_and(|hook| hook.said.is_err())
+        self.hook().is_some_and(|hook| hook.said.is_err())
     }
 }
 
-fn ending(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit code {code}"),
-        (None, Some(signal)) => format!("signal {signal}"),
-        (None, None) => status.to_string(),
+/// How the hook of one replica went.
+pub struct Hooked<'a> {
+    pub took: Duration,
+    /// What it said, or how it failed.
+    pub said: Result<&'a str, &'a str>,
+}
+
+/// Any answer to an `httpGet` hook is a success for the kubelet (R23), but not here.
+fn hook_said(said: &str) -> Result<&str, &str> {
+    match said.split(' ').next().map(str::parse::<u16>) {
+        Some(Ok(300..)) => Err(said),
+        _ => Ok(said),
+    }
+}
+
+fn ending(code: Option<i32>) -> String {
+    match code {
+        Some(code @ ..=128) => format!("exit code {code}"),
+        Some(code) => format!("signal {}", code - 128),
+        None => "nothing".to_owned(),
     }
 }
 
 impl Fleet {
-    /// Starts a replica and waits until it says that it is ready.
+    /// Starts a replica and waits until it is ready.
     ///
     /// # Errors
     ///
-    /// When it can't be started, or is not ready within ten seconds.
+    /// When it can't be started, or is not ready within a minute.
     pub async fn start(&mut self, around: Surroundings) -> Result<Name, String> {
         self.born += 1;
         let id = format!("r{}", self.born);
         let socket = self.sockets.0.join(&id).join("hook.sock");
-        let replica = spawn(id, around, socket)?;
-        let mut name = replica.name.clone();
+        let about = |error: String| format!("starting replica {id}: {error}");
+        let program = program(&id, around, socket).map_err(about)?;
+        let node = Node::new(pod(around.strategy.hook())?).container(CONTAINER, program.clone());
+        let started = node.start().await;
+        started.map_err(|error| about(error.to_string()))?;
+        // Until it has said better.
+        let addresses = Addresses {
+            http: NOWHERE,
+            grpc: NOWHERE,
+        };
+        let name = Name {
+            pid: program.id().unwrap_or_default(),
+            id: id.clone(),
+            addresses,
+        };
+        let replica = Replica {
+            name,
+            node,
+            program,
+        };
         self.replicas.push_back(replica);
-        let replica = self.replicas.back_mut().expect("a replica was just pushed");
-        match timeout(START_LIMIT, replica.ready()).await {
-            Ok(Ok(addresses)) => name.addresses = addresses,
-            Ok(Err(error)) => return Err(format!("starting replica {name}: {error}")),
-            Err(_) => {
-                return Err(format!(
-                    "replica {name} was not ready within {START_LIMIT:?}"
-                ));
-            }
-        }
-        replica.name = name.clone();
-        Ok(name)
+        let replica = self.replicas.back_mut().expect("it was just pushed");
+        replica.node.ready(START_LIMIT).await.map_err(about)?;
+        // Its probe has waited for the same line.
+        replica.name.addresses = Addresses {
+            http: replica.program.here(HTTP).await.map_err(about)?,
+            grpc: replica.program.here(GRPC).await.map_err(about)?,
+        };
+        Ok(replica.name.clone())
     }
 
-    /// Stops the oldest replica as `strategy` does, and waits for its end.
+    /// Stops the oldest replica as a deletion does, and waits for its end.
     ///
     /// # Errors
     ///
-    /// When it had ended by itself, or can't be signalled.
-    pub async fn stop_oldest(&mut self, strategy: Strategy) -> Result<Stop, String> {
+    /// When it had ended by itself.
+    pub async fn stop_oldest(&mut self) -> Result<Stop, String> {
         self.check_alive()?;
-        let replica = self
-            .replicas
-            .front_mut()
-            .ok_or("there is no replica to stop")?;
-        let name = replica.name.clone();
-        let about = |error: io::Error| format!("stopping replica {name}: {error}");
-        let signal = match strategy {
-            Strategy::Kill => Signal::KILL,
-            Strategy::Exit
-            | Strategy::Axum
-            | Strategy::AxumSleep
-            | Strategy::Prestop
-            | Strategy::PrestopAxum
-            | Strategy::Hooked(_)
-            | Strategy::None => Signal::TERM,
-        };
+        let oldest = self.replicas.front();
+        let replica = oldest.ok_or("there is no replica to stop")?;
         let began = Instant::now();
-        let (hook, left) = pre_stop(strategy.hook(), &replica.container).await;
-        // The pid is still this child's: it is only given back by waiting, which happens below.
-        kill_process(name.pid, signal).map_err(|error| about(error.into()))?;
-        let waited = timeout(left, replica.child.wait()).await;
-        let forced = waited.is_err();
-        let status = match waited {
-            Ok(status) => status.map_err(about)?,
-            Err(_) => {
-                replica.child.start_kill().map_err(about)?;
-                replica.child.wait().await.map_err(about)?
-            }
-        };
-        let took = began.elapsed();
+        let timeline = replica.node.stop(Cause::delete()).await;
+        let name = replica.name.clone();
         self.replicas.pop_front();
         Ok(Stop {
             name,
             began,
-            took,
-            hook,
-            status,
-            forced,
+            timeline,
         })
     }
 
     /// # Errors
     ///
     /// When a replica has ended that nobody stopped: what it lost must not be put down to the way of stopping.
-    pub fn check_alive(&mut self) -> Result<(), String> {
-        for replica in &mut self.replicas {
-            let name = &replica.name;
-            let ended = replica
-                .child
-                .try_wait()
-                .map_err(|error| format!("looking after replica {name}: {error}"))?;
-            if let Some(status) = ended {
-                return Err(format!(
-                    "replica {name} ended by itself, with {}",
-                    ending(status)
-                ));
+    pub fn check_alive(&self) -> Result<(), String> {
+        for Replica { name, program, .. } in &self.replicas {
+            if let Some(code) = program.exit_code() {
+                let how = ending(Some(code));
+                return Err(format!("replica {name} ended by itself, with {how}"));
             }
         }
         Ok(())
@@ -218,103 +225,11 @@ impl Fleet {
 
     /// Kills all that are left, by pid, and waits for them.
     pub async fn kill_all(&mut self) {
-        for replica in &mut self.replicas {
-            // Fails only for a child that has ended, which is what was wanted.
-            let _ = replica.child.start_kill();
+        for replica in &self.replicas {
+            replica.program.kill();
         }
-        while let Some(mut replica) = self.replicas.pop_front() {
-            let _ = replica.child.wait().await;
+        while let Some(replica) = self.replicas.pop_front() {
+            replica.program.exited().await;
         }
     }
-}
-
-impl Replica {
-    async fn ready(&mut self) -> Result<Addresses, String> {
-        let mut line = String::new();
-        self.stdout
-            .read_line(&mut line)
-            .await
-            .map_err(|error| format!("reading its address: {error}"))?;
-        let mut addresses = line
-            .trim()
-            .strip_prefix("listening ")
-            .into_iter()
-            .flat_map(str::split_whitespace)
-            .map_while(|address| address.parse().ok());
-        let (Some(http), Some(grpc)) = (addresses.next(), addresses.next()) else {
-            return Err(format!(
-                "expected \"listening ADDRESS ADDRESS\", it printed {line:?}"
-            ));
-        };
-        self.container.hook_address = addresses.next();
-        while call(Method::GET, http, "/readyz", String::new()).await != Ok(StatusCode::OK) {
-            sleep(Duration::from_millis(20)).await;
-        }
-        Ok(Addresses { http, grpc })
-    }
-}
-
-fn spawn(id: String, around: Surroundings, socket: PathBuf) -> Result<Replica, String> {
-    let about = |error: io::Error| format!("starting replica {id}: {error}");
-    let program = std::env::current_exe().map_err(about)?;
-    let mut command = Command::new(program);
-    command.arg("replica");
-    if let Some(linger) = around.linger_ms {
-        command.args(["--linger-ms", &linger.to_string()]);
-    }
-    let (strategy, hook) = match around.strategy {
-        Strategy::Hooked(hook) => (Strategy::Prestop, hook),
-        other => (other, Hook::None),
-    };
-    let mut child = command
-        .args(["--strategy", strategy.name()])
-        .args(["--hook", hook.name()])
-        .args(["--registry", &around.registry.to_string()])
-        .args(["--registry-kind", around.kind.name()])
-        .args(["--id", &id])
-        .args(["--ttl-ms", &TTL.as_millis().to_string()])
-        .args([
-            "--visibility-ms",
-            &around.visibility.as_millis().to_string(),
-        ])
-        .env(
-            "TERMINATION_GRACE_PERIOD_SECONDS",
-            GRACE.as_secs().to_string(),
-        )
-        // What every container in a cluster has; prestop takes its defaults for Kubernetes from it.
-        .env("KUBERNETES_SERVICE_HOST", "127.0.0.1")
-        .env(HookSocket::VARIABLE, &socket)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        // A group of its own: Ctrl-C in a terminal goes to the harness alone, which then stops its children.
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(about)?;
-    // Taken out of the child: waiting for the child would close it first, and so end the replica.
-    let stdin = child.stdin.take().expect("stdin is piped");
-    let stdout = child.stdout.take().expect("stdout is piped");
-    let pid = child
-        .id()
-        .and_then(|pid| i32::try_from(pid).ok())
-        .and_then(Pid::from_raw)
-        .expect("a child that was not waited for has a pid");
-    Ok(Replica {
-        name: Name {
-            id,
-            // Until it says better.
-            addresses: Addresses {
-                http: NOWHERE,
-                grpc: NOWHERE,
-            },
-            pid,
-        },
-        child,
-        _stdin: stdin,
-        stdout: BufReader::new(stdout),
-        container: Container {
-            socket,
-            hook_address: None,
-        },
-    })
 }

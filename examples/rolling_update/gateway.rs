@@ -1,14 +1,15 @@
 //! The gateway: a layer 4 load balancer as kube-proxy is one.
 //!
-//! It knows no HTTP and retries nothing. Its view of the service is the registry's as it was a moment ago, and a
-//! connection stays on the replica it was given, whatever the view says later (conntrack).
+//! It knows no HTTP and retries nothing. Its view of the service is the registry's as it was a moment ago, by the rules of
+//! `prestop::kubelet::Service`, and a connection stays on the replica it was given, whatever the view says later (conntrack).
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use prestop::kubelet::{Endpoint, Service};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout};
@@ -64,7 +65,11 @@ impl Gateway {
     pub fn route(&self, listed: Listed) -> Route {
         let view = View {
             source: listed,
-            history: Arc::default(),
+            // It applies every change, each as late.
+            service: Service::new()
+                .slice_lag(LAG)
+                .min_sync_period(Duration::ZERO),
+            read: Arc::default(),
         };
         let refused = Refused::default();
         let mut tasks = JoinSet::new();
@@ -131,35 +136,25 @@ impl Refused {
 #[derive(Clone)]
 struct View {
     source: Listed,
-    history: Arc<Mutex<VecDeque<Reading>>>,
-}
-
-struct Reading {
-    at: Instant,
-    instances: Arc<[SocketAddr]>,
+    service: Service,
+    /// When the registry was last read.
+    read: Arc<Mutex<Option<Instant>>>,
 }
 
 impl View {
-    /// The newest reading that is `LAG` old; or, when the readings before it are too far apart, the one after.
-    fn now(&self) -> Arc<[SocketAddr]> {
-        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+    fn now(&self) -> Vec<SocketAddr> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        let old = |reading: &Reading, age| now - reading.at >= age;
-        if history.back().is_none_or(|last| old(last, REFRESH)) {
-            history.push_back(Reading {
-                at: now,
-                instances: (self.source)().into(),
-            });
+        if read.is_none_or(|last| now - last >= REFRESH) {
+            // What is new may have been so since the last reading.
+            let since = read.map_or(now, |last| now.min(last + JITTER));
+            let listed = (self.source)();
+            let listed = listed.iter().map(|it| (it.to_string(), Endpoint::READY));
+            self.service.replace(since, listed);
+            *read = Some(now);
         }
-        while history.get(1).is_some_and(|next| old(next, LAG))
-            || history.len() > 1 && old(&history[0], LAG + JITTER)
-        {
-            history.pop_front();
-        }
-        history
-            .front()
-            .map(|reading| Arc::clone(&reading.instances))
-            .unwrap_or_default()
+        let routes = self.service.routes();
+        routes.iter().filter_map(|it| it.parse().ok()).collect()
     }
 }
 

@@ -77,13 +77,15 @@ impl Load {
     }
 
     /// Sends no more and waits for every answer that is still missing, at most for `REQUEST_LIMIT`.
-    pub async fn finish(self) -> Arc<Tally> {
+    ///
+    /// # Errors
+    ///
+    /// When a request panicked: it would be missing from the counts.
+    pub async fn finish(self) -> Result<Arc<Tally>, String> {
         self.stop.cancel();
-        if let Err(error) = self.arrivals.await {
-            // A request that panicked would otherwise be missing from the counts.
-            std::panic::resume_unwind(error.into_panic());
-        }
-        self.tally
+        let ended = self.arrivals.await;
+        ended.map_err(|panic| format!("the load ended before its time: {panic}"))?;
+        Ok(self.tally)
     }
 }
 

@@ -10,21 +10,20 @@
 //!    │ TCP
 //! gateway.rs ── splice.rs      layer 4; its view of the registry (registry/) is one second old
 //!    │ TCP
-//! replica.rs ── service.rs, grpc.rs     child processes (fleet.rs), replaced one by one (update.rs), after a hook (kubelet.rs)
+//! replica.rs ── service.rs, grpc.rs     child processes, each a pod (pod.rs), replaced one by one (fleet.rs, update.rs)
 //! ```
 
 // A binary has no outside: `pub` says that another module uses it.
 #![allow(unreachable_pub)]
 
-mod call;
 mod cli;
 mod client;
 mod fleet;
 mod gateway;
 mod grpc;
-mod kubelet;
 mod load;
 mod mix;
+mod pod;
 mod pool;
 mod progress;
 mod registration;
@@ -52,7 +51,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cli::{Cli, Hook, Options, Role, Strategy};
 use crate::fleet::Fleet;
 use crate::gateway::Gateway;
-use crate::progress::say;
+use crate::progress::{say, unsaid};
 use crate::registry::RegistryKind;
 use crate::tally::Row;
 use crate::update::{Gateways, Outcome, Plan, rolling_update};
@@ -71,9 +70,9 @@ fn main() -> ExitCode {
         .build()
         .map_err(|error| format!("starting the runtime: {error}"))
         .and_then(|runtime| runtime.block_on(run(&cli.options)));
-    match ended {
-        Ok(Ended::Whole(outcomes)) if lost_by_prestop(&outcomes) => ExitCode::FAILURE,
-        Ok(Ended::Whole(_)) => ExitCode::SUCCESS,
+    match ended.and_then(|ended| unsaid().map(|()| ended)) {
+        Ok(Ended::Whole { lost: true }) => ExitCode::FAILURE,
+        Ok(Ended::Whole { lost: false }) => ExitCode::SUCCESS,
         Ok(Ended::Interrupted) => ExitCode::from(130),
         Err(error) => {
             let _ = writeln!(io::stderr(), "error: {error}");
@@ -83,7 +82,10 @@ fn main() -> ExitCode {
 }
 
 enum Ended {
-    Whole(Vec<Outcome>),
+    /// Whether `prestop` has lost a request.
+    Whole {
+        lost: bool,
+    },
     Interrupted,
 }
 
@@ -105,30 +107,45 @@ async fn run(options: &Options) -> Result<Ended, String> {
     let json = options.json.clone().map(JsonFile::open).transpose()?;
 
     let mut fleet = Fleet::default();
+    let mut outcomes = Vec::new();
     let ended = tokio::select! {
-        outcomes = run_all(options, &gateways, &mut fleet) => outcomes.map(Ended::Whole),
+        ran = run_all(options, &gateways, &mut fleet, &mut outcomes) => ran.map(|()| Ended::Whole {
+            lost: false,
+        }),
         _ = sigint.recv() => Ok(Ended::Interrupted),
         _ = sigterm.recv() => Ok(Ended::Interrupted),
     };
     fleet.kill_all().await;
-    let ended = ended?;
-    match &ended {
-        Ended::Whole(outcomes) => {
-            say(&table::summary(outcomes));
-            if let Some(json) = json {
-                json.write(outcomes)?;
-            }
-        }
-        Ended::Interrupted => say("\ninterrupted; all replicas were ended\n"),
+    // Whatever ended it: what was measured until then is not lost.
+    if !outcomes.is_empty() {
+        say(&table::summary(&outcomes));
     }
-    Ok(ended)
+    match ended {
+        Ok(Ended::Whole { .. }) => {
+            if let Some(json) = json {
+                json.write(&outcomes)?;
+            }
+            let lost = lost_by_prestop(&outcomes);
+            Ok(Ended::Whole { lost })
+        }
+        Ok(Ended::Interrupted) => {
+            say("\ninterrupted; all replicas were ended\n");
+            Ok(Ended::Interrupted)
+        }
+        Err(error) => {
+            // Here as well as at the end: who reads a log of standard output alone must see that it is not whole.
+            say(&format!("\nNOT WHOLE: {error}\n"));
+            Err(error)
+        }
+    }
 }
 
 async fn run_all(
     options: &Options,
     gateways: &Gateways,
     fleet: &mut Fleet,
-) -> Result<Vec<Outcome>, String> {
+    outcomes: &mut Vec<Outcome>,
+) -> Result<(), String> {
     let plan = Plan {
         registry: options.registry,
         replicas: options.replicas,
@@ -140,19 +157,20 @@ async fn run_all(
         seed: options.seed.unwrap_or_else(|| fastrand::u64(0..1_000_000)),
     };
     say(&header(options, &plan, &gateways.http));
+    // Not after two minutes.
+    unsaid()?;
     if options
         .strategies()
         .contains(&Strategy::Hooked(Hook::ExecHelper))
     {
         // Not after a minute.
-        kubelet::helper()?;
+        pod::helper()?;
     }
-    let mut outcomes = Vec::new();
     for strategy in options.strategies() {
         say(&format!("\n{strategy}: {}\n", strategy.summary()));
         outcomes.push(rolling_update(strategy, &plan, gateways, fleet).await?);
     }
-    Ok(outcomes)
+    Ok(())
 }
 
 fn header(options: &Options, plan: &Plan, gateway: &Gateway) -> String {
@@ -177,11 +195,12 @@ fn header(options: &Options, plan: &Plan, gateway: &Gateway) -> String {
     format!(
         "A rolling update of a service with {} {registry} under {load}, without retries{delay}.\n\
          Gateway on {}, the other ports are ephemeral too; it learns of changes 1 s late.\n\
-         Seed {} (--seed {} sends the same requests again).\n",
+         Seed {} (--seed {} sends the same requests again).\n{}",
         replicas,
         gateway.address(),
         plan.seed,
-        plan.seed
+        plan.seed,
+        options.registry.note()
     )
 }
 
@@ -202,7 +221,7 @@ fn lost_by_prestop(outcomes: &[Outcome]) -> bool {
                     && outcome
                         .stops
                         .iter()
-                        .any(|stop| stop.forced || stop.hook_failed())
+                        .any(|stop| stop.forced() || stop.hook_failed())
         })
 }
 

@@ -1,6 +1,7 @@
 //! What is printed while the run goes on.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use tokio::time::{Instant, interval};
@@ -54,10 +55,45 @@ pub fn counts(load: &Load) -> String {
     format!("{sent} sent, {failed} failed")
 }
 
-/// Prints at once. Whoever closed stdout (`| head`) has seen enough, and is no reason to panic.
+/// Prints at once. Whoever closed stdout (`| head`) has seen enough, and is no reason to panic. What could not be
+/// written for another reason (a full disk, say) is not forgotten: [`unsaid`].
 pub fn say(text: &str) {
     let mut stdout = io::stdout();
-    let _ = stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush());
+    let mut rest = text.as_bytes();
+    let mut write = || -> io::Result<()> {
+        while !rest.is_empty() {
+            rest = &rest[stdout.write(rest)?..];
+        }
+        stdout.flush()
+    };
+    let began = Instant::now();
+    loop {
+        match write() {
+            // Somebody has made it non-blocking, and reads slowly.
+            Err(error) if error.kind() == ErrorKind::WouldBlock && began.elapsed() < PATIENCE => {
+                // As a pipe that blocks would have it.
+                std::thread::park_timeout(Duration::from_millis(10));
+            }
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                let _ = UNSAID.set(error.to_string());
+                return;
+            }
+            _ => return,
+        }
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(10);
+static UNSAID: OnceLock<String> = OnceLock::new();
+
+/// Why something that was to be printed was not, if so: then nobody knows how the run ended.
+///
+/// # Errors
+///
+/// That is all that it does.
+pub fn unsaid() -> Result<(), String> {
+    match UNSAID.get() {
+        None => Ok(()),
+        Some(error) => Err(format!("writing to standard output: {error}")),
+    }
 }

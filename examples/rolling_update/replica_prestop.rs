@@ -10,7 +10,7 @@ use tonic::transport::Server;
 
 use crate::cli::{Hook, ReplicaArgs, Strategy};
 use crate::grpc::Demo;
-use crate::kubelet::{SLEEP, TOKEN};
+use crate::pod::{SLEEP, TOKEN};
 use crate::registration::memberships;
 use crate::replica::{Ports, announce};
 use crate::service::app;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::cli::Strategy;
-use crate::fleet::{Stop, TTL};
+use crate::fleet::Stop;
 use crate::tally::Row;
 use crate::update::Outcome;
 
@@ -105,7 +105,10 @@ fn unseen(text: &mut String, outcomes: &[Outcome]) {
             continue;
         };
         let how = if outcome.strategy.leaves_registry() {
-            format!("left, in place of an expiry of {} s", TTL.as_secs())
+            format!(
+                "left, in place of an expiry of {} s",
+                outcome.expiry.as_secs()
+            )
         } else {
             "expired".to_owned()
         };
@@ -177,7 +180,7 @@ struct Seconds {
 
 impl Seconds {
     fn of(stops: &[Stop]) -> Option<Self> {
-        let mut took: Vec<f64> = stops.iter().map(|stop| stop.took.as_secs_f64()).collect();
+        let mut took: Vec<f64> = stops.iter().map(|stop| stop.took().as_secs_f64()).collect();
         took.sort_unstable_by(f64::total_cmp);
         let middle = took.len() / 2;
         let median = if took.len().is_multiple_of(2) {
@@ -195,7 +198,7 @@ impl Seconds {
 }
 
 fn forced(stops: &[Stop]) -> usize {
-    stops.iter().filter(|stop| stop.forced).count()
+    stops.iter().filter(|stop| stop.forced()).count()
 }
 
 /// One sentence with the figures that matter.

@@ -7,9 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::Strategy;
 use crate::client::{Clients, Target};
-use crate::fleet::{Fleet, Name, Stop, Surroundings, TTL};
+use crate::fleet::{Fleet, Hooked, Name, Stop, Surroundings};
 use crate::gateway::{Gateway, LAG, Route};
-use crate::kubelet::Hooked;
 use crate::load::Load;
 use crate::mix::{Everyone, Kind};
 use crate::progress::{Progress, counts};
@@ -23,7 +22,8 @@ const BEFORE: Duration = Duration::from_secs(2);
 const SETTLED: Duration = Duration::from_secs(6);
 /// And that long after the last one, when all of them leave the registry. Otherwise until the last entry is gone.
 const AFTER: Duration = Duration::from_secs(3);
-const VIEW_LIMIT: Duration = Duration::from_secs(10);
+/// A busy machine is no reason to give up.
+const VIEW_LIMIT: Duration = Duration::from_secs(60);
 
 /// Requests that leave so much later than they should say more about the machine than about the replicas.
 const TOO_LATE: Duration = Duration::from_millis(500);
@@ -58,6 +58,8 @@ pub struct Outcome {
     pub strategy: Strategy,
     pub rows: Vec<Row>,
     pub stops: Vec<Stop>,
+    /// How long its registry believes in a replica that does not leave.
+    pub expiry: Duration,
     /// From each signal until the instance was gone from the registry, for a client that watches it.
     pub unseen: Vec<Duration>,
 }
@@ -139,7 +141,7 @@ pub async fn rolling_update(
         let after = if strategy.leaves_registry() {
             AFTER
         } else {
-            TTL + LAG + Duration::from_secs(1)
+            plan.registry.expiry() + LAG + Duration::from_secs(1)
         };
         sleep_until(end_of_load.max(Instant::now() + after)).await;
         fleet.check_alive()?;
@@ -149,7 +151,7 @@ pub async fn rolling_update(
         done = update => done?,
         () = progress.show(&load) => unreachable!("it shows the counts until it is dropped"),
     };
-    let tally = load.finish().await;
+    let tally = load.finish().await?;
     let (sent, failed) = tally.totals();
     progress.event(&format!("load ended: {sent} sent, {failed} failed"));
     if tally.latest() > TOO_LATE {
@@ -168,6 +170,7 @@ pub async fn rolling_update(
         strategy,
         rows: tally.rows(strategy, kinds),
         stops,
+        expiry: plan.registry.expiry(),
         unseen,
     })
 }
@@ -199,7 +202,7 @@ async fn replace_all(
         }
         // The latency is of interest from the first stop to the end of the last one.
         load.tally().set_updating(true);
-        let stop = fleet.stop_oldest(around.strategy).await?;
+        let stop = fleet.stop_oldest().await?;
         progress.event(&describe(&stop, load));
         stops.push(stop);
     }
@@ -219,16 +222,17 @@ async fn in_view(routes: &Routes, name: &Name) -> Result<(), String> {
 }
 
 fn describe(stop: &Stop, load: &Load) -> String {
-    let forced = if stop.forced {
+    let forced = if stop.forced() {
         ", by SIGKILL after the grace period"
     } else {
         ""
     };
-    let hook = match &stop.hook {
+    let hook = match stop.hook() {
         None => String::new(),
         Some(Hooked { took, said }) => {
             let took = took.as_secs_f64();
             match said {
+                Ok("") => format!(" (hook {took:.2} s)"),
                 Ok(said) => format!(" (hook {took:.2} s: {said})"),
                 Err(error) => format!(" (HOOK FAILED after {took:.2} s: {error})"),
             }
@@ -237,7 +241,7 @@ fn describe(stop: &Stop, load: &Load) -> String {
     format!(
         "{} stopped{hook} in {:.2} s with {}{forced}; {} so far",
         stop.name,
-        stop.took.as_secs_f64(),
+        stop.took().as_secs_f64(),
         stop.ending(),
         counts(load)
     )

@@ -228,7 +228,7 @@ async fn measure(
         stops.push(stop);
     }
     sleep(AFTER).await;
-    let tally = load.finish().await;
+    let tally = load.finish().await?;
     for replica in &mut replicas {
         // The wrapper first, so that it ends what it wraps.
         if let Some(pid) = pid(&replica.child) {

@@ -15,6 +15,10 @@ pub mod grpc {}
 #[doc = include_str!("kubernetes.md")]
 pub mod kubernetes {}
 
+#[cfg(all(feature = "kubelet", unix))]
+#[doc = include_str!("kubelet.md")]
+pub mod kubelet {}
+
 #[doc = include_str!("tls.md")]
 pub mod tls {}
 

@@ -1,6 +1,7 @@
 //! [`Service`]: which pods get new connections, and how late the nodes hear of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -21,6 +22,12 @@ impl Endpoint {
         terminating: false,
     };
 
+    /// A pod that is being deleted and still serves.
+    pub const TERMINATING: Self = Self {
+        serving: true,
+        terminating: true,
+    };
+
     /// `serving` and not `terminating`.
     #[must_use]
     pub const fn ready(self) -> bool {
@@ -34,12 +41,25 @@ impl Endpoint {
 /// kube-proxy sends new connections to the ready endpoints. If there are none, it falls back to those that still serve
 /// while they terminate (R34). It applies a change at once, but no sooner than `min_sync_period` after the one before:
 /// on a quiet cluster that is tens of milliseconds after SIGTERM, in a rollout about a second.
+///
+/// Its clones are the same Service. A [`Node`](super::Node) tells it by itself:
+/// [`Node::in_service`](super::Node::in_service).
 #[derive(Clone, Debug)]
 pub struct Service {
     slice_lag: Duration,
     min_sync_period: Duration,
-    /// Every state of the slice, and when it was there.
-    states: Vec<(Instant, BTreeMap<String, Endpoint>)>,
+    slice: Arc<Mutex<Slice>>,
+}
+
+/// The endpoints by the name of their pod.
+type Endpoints = BTreeMap<String, Endpoint>;
+
+#[derive(Debug, Default)]
+struct Slice {
+    /// What kube-proxy has applied, and when it did.
+    applied: (Option<Instant>, Endpoints),
+    /// The states that it has not, and when each was there.
+    coming: VecDeque<(Instant, Endpoints)>,
 }
 
 impl Default for Service {
@@ -52,11 +72,11 @@ impl Service {
     /// A Service without endpoints. The EndpointSlice is 50 ms behind (15-60 ms were seen), kube-proxy's
     /// `minSyncPeriod` is its default of 1 s.
     #[must_use]
-    pub const fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             slice_lag: Duration::from_millis(50),
             min_sync_period: Duration::from_secs(1),
-            states: Vec::new(),
+            slice: Arc::default(),
         }
     }
 
@@ -75,54 +95,83 @@ impl Service {
     }
 
     /// The pod of this name is in this state from now on.
-    pub fn set(&mut self, pod: impl Into<String>, endpoint: Endpoint) {
-        let mut state = self.latest();
-        state.insert(pod.into(), endpoint);
-        self.states.push((Instant::now(), state));
+    pub fn set(&self, pod: impl Into<String>, endpoint: Endpoint) {
+        self.change(Instant::now(), |endpoints| {
+            endpoints.insert(pod.into(), endpoint);
+        });
     }
 
     /// The containers of this pod are gone, and with them its endpoint (R19).
-    pub fn remove(&mut self, pod: &str) {
-        let mut state = self.latest();
-        state.remove(pod);
-        self.states.push((Instant::now(), state));
+    pub fn remove(&self, pod: &str) {
+        self.change(Instant::now(), |endpoints| {
+            endpoints.remove(pod);
+        });
     }
 
-    fn latest(&self) -> BTreeMap<String, Endpoint> {
-        self.states
-            .last()
-            .map(|(_, state)| state.clone())
-            .unwrap_or_default()
+    /// These are the endpoints, all of them, since that moment: for what is read from elsewhere and heard of late. A
+    /// moment before the last change is taken for that of the last change.
+    pub fn replace(&self, since: Instant, all: impl IntoIterator<Item = (String, Endpoint)>) {
+        let all = all.into_iter().collect();
+        self.change(since, |endpoints| *endpoints = all);
+    }
+
+    fn change(&self, at: Instant, change: impl FnOnce(&mut Endpoints)) {
+        let mut slice = self.lock();
+        self.sync(&mut slice);
+        let last = slice.coming.back();
+        let (at, mut endpoints) = last.map_or_else(
+            || (at, slice.applied.1.clone()),
+            |(last, endpoints)| (at.max(*last), endpoints.clone()),
+        );
+        let before = endpoints.clone();
+        change(&mut endpoints);
+        // What changes nothing is no event.
+        if endpoints != before {
+            slice.coming.push_back((at, endpoints));
+        }
     }
 
     /// To which pods this node sends new connections now.
     #[must_use]
     pub fn routes(&self) -> Vec<String> {
+        let mut slice = self.lock();
+        self.sync(&mut slice);
+        routable(&slice.applied.1)
+    }
+
+    /// Whether this pod is among them.
+    #[must_use]
+    pub fn routes_to(&self, pod: &str) -> bool {
+        self.routes().iter().any(|name| name == pod)
+    }
+
+    /// kube-proxy's part, up to now.
+    fn sync(&self, slice: &mut Slice) {
         let now = Instant::now();
-        let mut applied = &BTreeMap::new();
-        let mut synced: Option<Instant> = None;
-        let mut states = self.states.iter().peekable();
-        while let Some((at, state)) = states.next() {
+        while let Some((at, _)) = slice.coming.front() {
             let seen = *at + self.slice_lag;
-            let sync = synced.map_or(seen, |last| seen.max(last + self.min_sync_period));
+            let last = slice.applied.0;
+            let sync = last.map_or(seen, |last| seen.max(last + self.min_sync_period));
             if sync > now {
                 break;
             }
             // What changed until then is applied together.
-            if states
-                .peek()
-                .is_some_and(|(next, _)| *next + self.slice_lag <= sync)
+            while let Some((at, _)) = slice.coming.front()
+                && *at + self.slice_lag <= sync
+                && let Some((_, endpoints)) = slice.coming.pop_front()
             {
-                continue;
+                slice.applied = (Some(sync), endpoints);
             }
-            (applied, synced) = (state, Some(sync));
         }
-        routable(applied)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slice> {
+        self.slice.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// R34
-fn routable(endpoints: &BTreeMap<String, Endpoint>) -> Vec<String> {
+fn routable(endpoints: &Endpoints) -> Vec<String> {
     let those = |wanted: fn(&Endpoint) -> bool| -> Vec<String> {
         let wanted = endpoints.iter().filter(|(_, endpoint)| wanted(endpoint));
         wanted.map(|(name, _)| name.clone()).collect()

@@ -2,65 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures::future::join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::grace::{Cause, MINIMUM};
-use super::manifest::{self, Handler, HttpGet, Pod, Probe};
+use super::endpoints::{Endpoint, Service};
+use super::grace::Cause;
+use super::kill::{Kill, call, called, failed, number};
+use super::manifest::{Container, Pod, Probe};
+use super::runtime::Runtime;
 use super::timeline::{Hook, Record, Timeline, What};
-
-/// A container as the kubelet sees it through its runtime: [`Simulated`](super::Simulated) on any clock,
-/// [`Program`](super::Program) for a real process.
-#[async_trait]
-pub trait Runtime: Send + Sync + 'static {
-    /// Starts it. Returns when the program was started, not when it is ready (R26).
-    ///
-    /// # Errors
-    ///
-    /// When there is nothing to start.
-    async fn start(&self, container: &manifest::Container) -> Result<(), String>;
-
-    /// Runs a command in it: `exec` hooks and probes. Not cancelled by the kubelet when it takes too long (R13).
-    ///
-    /// # Errors
-    ///
-    /// When it exits with anything but 0, or the container ends before.
-    async fn exec(&self, command: &[String]) -> Result<(), String>;
-
-    /// A GET request: `httpGet` hooks and probes. `port` is the number in the manifest.
-    ///
-    /// # Errors
-    ///
-    /// When there is no answer.
-    async fn http_get(&self, get: &HttpGet, port: u16) -> Result<u16, String>;
-
-    /// Connects to a port: TCP probes. `port` is the number in the manifest.
-    ///
-    /// # Errors
-    ///
-    /// When nothing accepts there.
-    async fn connect(&self, port: u16) -> Result<(), String>;
-
-    /// The stop signal, to PID 1: SIGTERM, or what the image says.
-    fn signal(&self);
-
-    /// SIGKILL.
-    fn kill(&self);
-
-    /// Waits for its end. The exit code, 128 + n after signal n. Asked by several at a time, and after its end.
-    async fn exited(&self) -> i32;
-}
 
 /// A pod on a node, and the kubelet.
 pub struct Node {
     pod: Pod,
     containers: BTreeMap<String, Arc<dyn Runtime>>,
+    endpoints: Vec<(Service, String)>,
 }
 
 impl fmt::Debug for Node {
@@ -95,6 +55,7 @@ impl Node {
         Self {
             pod,
             containers: BTreeMap::new(),
+            endpoints: Vec::new(),
         }
     }
 
@@ -113,6 +74,24 @@ impl Node {
         );
         self.containers.insert(name.to_owned(), Arc::new(runtime));
         self
+    }
+
+    /// The pod is an endpoint of this Service, under this name: ready once [`ready`](Self::ready) says so, terminating
+    /// from the beginning of a deletion on, gone with its containers (R19, R33). The stop of one container alone changes
+    /// nothing (R29) until that container is down; then the pod is not ready.
+    #[must_use]
+    pub fn in_service(mut self, service: &Service, name: impl Into<String>) -> Self {
+        self.endpoints.push((service.clone(), name.into()));
+        self
+    }
+
+    fn is(&self, endpoint: Option<Endpoint>) {
+        for (service, name) in &self.endpoints {
+            match endpoint {
+                Some(endpoint) => service.set(name, endpoint),
+                None => service.remove(name),
+            }
+        }
     }
 
     /// The pod.
@@ -152,8 +131,14 @@ impl Node {
             };
             let hook = Hook::PostStart;
             record.note(name, called(hook, handler));
-            match self.call(container, runtime.clone(), handler).await {
-                Ok(()) => record.note(name, What::HookEnded { hook }),
+            let call = call(
+                self.pod.host_network,
+                container,
+                Arc::clone(runtime),
+                handler,
+            );
+            match call.await {
+                Ok(said) => record.note(name, What::HookEnded { hook, said }),
                 Err(why) => {
                     record.note(name, failed(hook, &why));
                     let cause = Cause::PostStartFailed {
@@ -204,6 +189,7 @@ impl Node {
                 }
             }
         }
+        self.is(Some(Endpoint::READY));
         Ok(())
     }
 
@@ -229,140 +215,45 @@ impl Node {
             .enumerate()
             .map(|(i, (container, runtime))| {
                 // R20: containers first, then sidecars in reverse.
-                let before = match ordered {
-                    true if i < sidecars => i + 1..containers.len(),
-                    _ => 0..0,
+                let before = match i < sidecars {
+                    true => i + 1..containers.len(),
+                    false => 0..0,
                 };
-                let before: Vec<_> = gone[before].iter().map(watch::Sender::subscribe).collect();
-                let (record, gone) = (&record, &gone[i]);
+                let before = || gone[before].iter().map(watch::Sender::subscribe).collect();
+                let kill = Kill {
+                    container,
+                    runtime: Arc::clone(runtime),
+                    host_network: self.pod.host_network,
+                    grace,
+                    turn: ordered.then(before),
+                    record: &record,
+                };
+                let gone = &gone[i];
                 async move {
-                    let runtime = Arc::clone(runtime);
-                    self.kill_container(container, runtime, grace, ordered, before, record)
-                        .await;
+                    kill.run().await;
                     gone.send_replace(true);
                 }
             });
+        if cause.deletes() {
+            self.is(Some(Endpoint::TERMINATING));
+        }
         join_all(stops).await;
-        if cause.only().is_none() {
-            record.note("", What::SandboxStopped);
+        match cause.only() {
+            None => {
+                record.note("", What::SandboxStopped);
+                self.is(None);
+            }
+            Some(_) => self.is(Some(Endpoint {
+                serving: false,
+                ..Endpoint::READY
+            })),
         }
         record.finish(Some(cause), grace)
     }
 
-    /// The kubelet's `killContainer`, rules R9 to R16.
-    async fn kill_container(
-        &self,
-        container: &manifest::Container,
-        runtime: Arc<dyn Runtime>,
-        grace: Duration,
-        ordered: bool,
-        before: Vec<watch::Receiver<bool>>,
-        record: &Record,
-    ) {
-        let name = &container.name;
-        let until_signal = async {
-            let mut left = grace;
-            if let Some(handler) = &container.lifecycle.pre_stop
-                && left > Duration::ZERO
-            {
-                let hook = Hook::PreStop;
-                let since = record.elapsed();
-                record.note(name, called(hook, handler));
-                // A task of its own, for the kubelet does not cancel it when its time is over (R13).
-                let call = tokio::spawn(self.call(container, runtime.clone(), handler));
-                match timeout(left, call).await {
-                    Ok(Ok(Ok(()))) => record.note(name, What::HookEnded { hook }),
-                    Ok(Ok(Err(why))) => record.note(name, failed(hook, &why)),
-                    Ok(Err(panic)) => record.note(name, failed(hook, &panic.to_string())),
-                    Err(_) => record.note(name, What::HookAbandoned),
-                }
-                left = left.saturating_sub(whole_seconds(record.elapsed() - since));
-            }
-            if ordered && left > Duration::ZERO {
-                let since = record.elapsed();
-                let all_gone = async {
-                    for mut gone in before {
-                        // The sender is kept until all have stopped.
-                        let _ = gone.wait_for(|gone| *gone).await;
-                    }
-                };
-                let _ = timeout(left, all_gone).await;
-                left = left.saturating_sub(whole_seconds(record.elapsed() - since));
-            }
-            left.max(Duration::from_secs(MINIMUM))
-        };
-        let exit = async {
-            let code = runtime.exited().await;
-            record.note(name, What::Exited { code });
-        };
-        tokio::pin!(until_signal, exit);
-        let mut has_exited = false;
-        let left = loop {
-            tokio::select! {
-                biased;
-                // A container that ends during its hook is noted then; the kubelet waits for the hook all the same.
-                () = &mut exit, if !has_exited => has_exited = true,
-                left = &mut until_signal => break left,
-            }
-        };
-        if has_exited {
-            return;
-        }
-        record.note(name, What::Signalled { timeout: left });
-        runtime.signal();
-        if timeout(left, &mut exit).await.is_err() {
-            record.note(name, What::Killed);
-            runtime.kill();
-            exit.await;
-        }
-    }
-
-    /// Calls a hook; ends with the container at the latest, except for `sleep`, which is the kubelet's own (R25).
-    fn call(
-        &self,
-        container: &manifest::Container,
-        runtime: Arc<dyn Runtime>,
-        handler: &Handler,
-    ) -> impl Future<Output = Result<(), String>> + Send + 'static {
-        let (host_network, container, handler) =
-            (self.pod.host_network, container.clone(), handler.clone());
-        async move {
-            let call = async {
-                match &handler {
-                    Handler::Exec { command } => runtime.exec(command).await,
-                    Handler::HttpGet(get) if host_network && get.host.is_none() => {
-                        // R24
-                        let why = "a pod on the host's network has no address of its own: set `host: 127.0.0.1`";
-                        Err(why.to_owned())
-                    }
-                    // Whatever the status, it is a success (R23).
-                    Handler::HttpGet(get) => runtime
-                        .http_get(get, number(&container, &get.port)?)
-                        .await
-                        .map(drop),
-                    Handler::TcpSocket { .. } => {
-                        Err("invalid handler: tcpSocket is none for a hook".to_owned())
-                    }
-                    Handler::Sleep { seconds } => {
-                        sleep(Duration::from_secs(*seconds)).await;
-                        Ok(())
-                    }
-                }
-            };
-            if let Handler::Sleep { .. } = handler {
-                return call.await;
-            }
-            tokio::select! {
-                biased;
-                done = call => done,
-                code = runtime.exited() => Err(format!("the container ended with {code} meanwhile")),
-            }
-        }
-    }
-
     async fn probe(
         &self,
-        container: &manifest::Container,
+        container: &Container,
         runtime: &dyn Runtime,
         probe: &Probe,
     ) -> Result<(), String> {
@@ -376,7 +267,7 @@ impl Node {
                 };
             }
             if let Some(exec) = &probe.exec {
-                return runtime.exec(&exec.command).await;
+                return runtime.exec(&exec.command).await.map(drop);
             }
             if let Some(tcp) = &probe.tcp_socket {
                 return runtime.connect(number(container, &tcp.port)?).await;
@@ -386,25 +277,4 @@ impl Node {
         let answer = timeout(within, asked).await;
         answer.unwrap_or_else(|_| Err(format!("no answer within {within:?}")))
     }
-}
-
-fn called(hook: Hook, handler: &Handler) -> What {
-    let handler = handler.to_string();
-    What::HookCalled { hook, handler }
-}
-
-fn failed(hook: Hook, why: &str) -> What {
-    let why = why.to_owned();
-    What::HookFailed { hook, why }
-}
-
-fn number(container: &manifest::Container, port: &manifest::Port) -> Result<u16, String> {
-    container
-        .port(port)
-        .ok_or_else(|| format!("container {} has no port named {port}", container.name))
-}
-
-/// R11: what is over a whole second is given back.
-const fn whole_seconds(elapsed: Duration) -> Duration {
-    Duration::from_secs(elapsed.as_secs())
 }

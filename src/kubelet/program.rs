@@ -6,41 +6,61 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::net::TcpStream;
-use tokio::process::Command;
+use tokio::process::{ChildStdin, Command};
 use tokio::sync::{OnceCell, watch};
 
 use super::manifest::{Container, HttpGet};
-use super::node::Runtime;
+use super::output::Output;
+use super::runtime::Runtime;
 
-/// What a hook that fails may say in the error, bytes.
+/// What a hook may say in the timeline, characters.
 const SAYS: usize = 500;
 
 /// A container that is a child process of the test: the user's own binary, its hooks, its ports.
 ///
 /// It runs on this machine with this machine's file system: not as PID 1, not in namespaces of its own (so that a stop
-/// signal without a handler ends it, which it would not in a pod).
+/// signal without a handler ends it, which it would not in a pod). It is killed when the test's runtime ends.
+///
+/// A clone of it is the same process: one goes into the [`Node`](super::Node), the other stays with the test.
+#[derive(Clone)]
 pub struct Program {
     path: PathBuf,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     in_image: BTreeMap<String, PathBuf>,
-    ports: BTreeMap<u16, u16>,
+    ports: BTreeMap<u16, Place>,
     address: IpAddr,
     stop_signal: Signal,
-    running: OnceCell<Running>,
+    reads_output: bool,
+    own_group: bool,
+    holds_stdin: bool,
+    running: Arc<OnceCell<Running>>,
+    output: Arc<Output>,
 }
+
+/// Where a port of the manifest is.
+#[derive(Clone)]
+enum Place {
+    Here(u16),
+    Said(Find),
+}
+
+/// The port in a line, if it says one.
+type Find = Arc<dyn Fn(&str) -> Option<u16> + Send + Sync>;
 
 struct Running {
     pid: Pid,
     env: Vec<(OsString, OsString)>,
     ended: watch::Receiver<Option<i32>>,
+    _stdin: Option<ChildStdin>,
 }
 
 impl fmt::Debug for Program {
@@ -67,7 +87,11 @@ impl Program {
             ports: BTreeMap::new(),
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             stop_signal: Signal::TERM,
-            running: OnceCell::new(),
+            reads_output: false,
+            own_group: false,
+            holds_stdin: false,
+            running: Arc::default(),
+            output: Arc::new(Output::new()),
         }
     }
 
@@ -96,7 +120,44 @@ impl Program {
     /// Where the container's port is on this machine: tests listen on free ports, manifests on fixed ones.
     #[must_use]
     pub fn port(mut self, in_manifest: u16, here: u16) -> Self {
-        self.ports.insert(in_manifest, here);
+        self.ports.insert(in_manifest, Place::Here(here));
+        self
+    }
+
+    /// The program was told to listen on any free port and says which: `find` gets its lines on standard output until it
+    /// gives the port. Whoever needs the port before (a probe, a hook, [`here`](Self::here)) waits for that. Implies
+    /// [`read_output`](Self::read_output).
+    #[must_use]
+    pub fn port_from_output(
+        mut self,
+        in_manifest: u16,
+        find: impl Fn(&str) -> Option<u16> + Send + Sync + 'static,
+    ) -> Self {
+        self.ports.insert(in_manifest, Place::Said(Arc::new(find)));
+        self.read_output()
+    }
+
+    /// Its standard output is read, for [`said`](Self::said) and [`output`](Self::output). Default: it goes where the
+    /// test's own goes.
+    #[must_use]
+    pub const fn read_output(mut self) -> Self {
+        self.reads_output = true;
+        self
+    }
+
+    /// In a process group of its own. SIGKILL goes to all of it, as it does to all of a container; and Ctrl-C in a
+    /// terminal goes to the test alone.
+    #[must_use]
+    pub const fn own_group(mut self) -> Self {
+        self.own_group = true;
+        self
+    }
+
+    /// Its standard input is a pipe that stays open as long as the test's process lives, however that ends: a program
+    /// that exits at the end of its input is never left behind. Default: `/dev/null`, as in a container.
+    #[must_use]
+    pub const fn hold_stdin(mut self) -> Self {
+        self.holds_stdin = true;
         self
     }
 
@@ -125,17 +186,70 @@ impl Program {
         u32::try_from(pid).ok()
     }
 
-    fn send(&self, signal: Signal) {
+    /// Its exit code, once it has ended, as in the timeline.
+    #[must_use]
+    pub fn exit_code(&self) -> Option<i32> {
+        *self.running.get()?.ended.borrow()
+    }
+
+    /// Where the container's port is on this machine.
+    ///
+    /// # Errors
+    ///
+    /// When the program should have said it, and its output has ended; its last lines are in it.
+    pub async fn here(&self, port: u16) -> Result<SocketAddr, String> {
+        let here = match self.ports.get(&port) {
+            None => port,
+            Some(Place::Here(here)) => *here,
+            Some(Place::Said(find)) => {
+                let said = self.output.find(&**find).await;
+                said.ok_or_else(|| self.never_said(&format!("where port {port} is")))?
+            }
+        };
+        Ok(SocketAddr::new(self.address, here))
+    }
+
+    /// Waits for a line on standard output, which may have been written before, and gives it.
+    ///
+    /// # Errors
+    ///
+    /// When the output ends without it, or is not [read](Self::read_output); the last lines are in it.
+    pub async fn said(&self, what: &str) -> Result<String, String> {
+        if !self.reads_output {
+            return Err("its output is not read: Program::read_output".to_owned());
+        }
+        let contains = |line: &str| line.contains(what).then(|| line.to_owned());
+        let said = self.output.find(contains).await;
+        said.ok_or_else(|| self.never_said(&format!("{what:?}")))
+    }
+
+    /// What it has written on standard output, when that is over: it has ended, and so has who got it from it. Of very
+    /// much, the first and the last 1,000 lines. Nothing where it is not [read](Self::read_output).
+    pub async fn output(&self) -> Vec<String> {
+        match self.reads_output {
+            true => self.output.whole().await,
+            false => Vec::new(),
+        }
+    }
+
+    fn never_said(&self, what: &str) -> String {
+        format!(
+            "{} never said {what}; its last lines:\n{}",
+            self.path.display(),
+            self.output.last(5)
+        )
+    }
+
+    fn send(&self, signal: Signal, to_all: bool) {
         if let Some(running) = self.running.get()
             && running.ended.borrow().is_none()
         {
             // It may end in this instant; then there is nothing to stop.
-            let _ = kill_process(running.pid, signal);
+            let _ = match to_all {
+                true => kill_process_group(running.pid, signal),
+                false => kill_process(running.pid, signal),
+            };
         }
-    }
-
-    fn place(&self, port: u16) -> SocketAddr {
-        SocketAddr::new(self.address, *self.ports.get(&port).unwrap_or(&port))
     }
 }
 
@@ -147,13 +261,30 @@ impl Runtime for Program {
             Some((OsString::from(&var.name), OsString::from(value)))
         });
         let env: Vec<_> = literal.chain(self.env.iter().cloned()).collect();
-        let mut child = Command::new(&self.path)
+        let mut command = Command::new(&self.path);
+        command
             .args(&self.args)
             .envs(env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
-            .kill_on_drop(true)
+            .kill_on_drop(true);
+        if self.holds_stdin {
+            command.stdin(Stdio::piped());
+        }
+        if self.reads_output {
+            command.stdout(Stdio::piped());
+        }
+        if self.own_group {
+            command.process_group(0);
+        }
+        let mut child = command
             .spawn()
             .map_err(|error| format!("{}: {error}", self.path.display()))?;
+        // Out of the child: waiting for it would close it.
+        let stdin = child.stdin.take();
+        if let Some(stdout) = child.stdout.take() {
+            let output = Arc::clone(&self.output);
+            tokio::spawn(async move { output.read(stdout).await });
+        }
         let pid = child
             .id()
             .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?))
@@ -164,13 +295,18 @@ impl Runtime for Program {
             // Only a runtime that is going away cannot wait; then nobody asks.
             end.send_replace(Some(status.map_or(-1, exit_code)));
         });
-        let running = Running { pid, env, ended };
+        let running = Running {
+            pid,
+            env,
+            ended,
+            _stdin: stdin,
+        };
         self.running
             .set(running)
             .map_err(|_| "it was started before".to_owned())
     }
 
-    async fn exec(&self, command: &[String]) -> Result<(), String> {
+    async fn exec(&self, command: &[String]) -> Result<String, String> {
         let (first, rest) = command.split_first().ok_or("the command is empty")?;
         let program = self
             .in_image
@@ -190,17 +326,19 @@ impl Runtime for Program {
             .output()
             .await
             .map_err(|error| format!("{}: {error}", program.display()))?;
+        let says = |bytes: &[u8]| -> String {
+            let text = String::from_utf8_lossy(bytes);
+            text.trim().chars().take(SAYS).collect()
+        };
         if output.status.success() {
-            return Ok(());
+            return Ok(says(&output.stdout));
         }
         let code = exit_code(output.status);
-        let says = String::from_utf8_lossy(&output.stderr);
-        let says: String = says.trim().chars().take(SAYS).collect();
-        Err(format!("exited with {code}: {says}"))
+        Err(format!("exited with {code}: {}", says(&output.stderr)))
     }
 
     async fn http_get(&self, get: &HttpGet, port: u16) -> Result<u16, String> {
-        let place = self.place(port);
+        let place = self.here(port).await?;
         let asked = format!("GET http://{place}{}", get.path);
         let fail = |error: &dyn fmt::Display| format!("{asked}: {error}");
         if get.scheme.as_deref().is_some_and(|scheme| scheme != "HTTP") {
@@ -233,7 +371,7 @@ impl Runtime for Program {
     }
 
     async fn connect(&self, port: u16) -> Result<(), String> {
-        let place = self.place(port);
+        let place = self.here(port).await?;
         let connected = TcpStream::connect(place).await;
         connected
             .map(drop)
@@ -241,11 +379,11 @@ impl Runtime for Program {
     }
 
     fn signal(&self) {
-        self.send(self.stop_signal);
+        self.send(self.stop_signal, false);
     }
 
     fn kill(&self) {
-        self.send(Signal::KILL);
+        self.send(Signal::KILL, self.own_group);
     }
 
     async fn exited(&self) -> i32 {

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::manifest::{Container, HttpGet};
-use super::node::Runtime;
+use super::runtime::Runtime;
 
 /// 128 + SIGKILL.
 const KILLED: i32 = 137;
@@ -166,8 +166,9 @@ impl Runtime for Simulated {
         Ok(())
     }
 
-    async fn exec(&self, command: &[String]) -> Result<(), String> {
-        (self.on_exec)(command.to_vec()).await
+    async fn exec(&self, command: &[String]) -> Result<String, String> {
+        (self.on_exec)(command.to_vec()).await?;
+        Ok(String::new())
     }
 
     async fn http_get(&self, get: &HttpGet, _: u16) -> Result<u16, String> {

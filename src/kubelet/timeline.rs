@@ -35,6 +35,9 @@ pub enum What {
     HookEnded {
         /// Which hook.
         hook: Hook,
+        /// What an `exec` hook wrote on standard output, the status with which an `httpGet` hook was answered (which is a
+        /// success whatever it is, R23). Empty for `sleep`.
+        said: String,
     },
     /// A hook failed: event `FailedPreStopHook` or `FailedPostStartHook`. A preStop hook's failure changes nothing else
     /// (R12).
@@ -86,8 +89,9 @@ impl fmt::Display for What {
         match self {
             Self::Started => f.write_str("started"),
             Self::HookCalled { hook, handler } => write!(f, "{hook} hook: {handler}"),
-            Self::HookEnded { hook } => write!(f, "{hook} hook ended"),
-            Self::HookFailed { hook, why } => write!(f, "{hook} hook FAILED: {why}"),
+            Self::HookEnded { hook, said } if said.is_empty() => write!(f, "{hook} hook ended"),
+            Self::HookEnded { hook, said } => write!(f, "{hook} hook ended: {}", one_line(said)),
+            Self::HookFailed { hook, why } => write!(f, "{hook} hook FAILED: {}", one_line(why)),
             Self::HookAbandoned => {
                 f.write_str("preStop hook FAILED: not done within the grace period")
             }
@@ -99,6 +103,10 @@ impl fmt::Display for What {
             Self::SandboxStopped => f.write_str("all containers gone"),
         }
     }
+}
+
+fn one_line(text: &str) -> String {
+    text.lines().collect::<Vec<_>>().join(" | ")
 }
 
 /// What happened in a start or a stop, in order. `{}` prints it as a table.

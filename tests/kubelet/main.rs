@@ -5,8 +5,11 @@
 
 mod causes;
 mod endpoints;
+mod kind;
+mod machine;
 mod manifests;
 mod observed;
+mod program;
 mod rollout;
 mod vectors;
 

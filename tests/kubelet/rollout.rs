@@ -2,87 +2,78 @@
 //! connection every 10 ms to the Service.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use prestop::kubelet::{
-    Cause, Container, Endpoint, Handler, Node, Pod, Service, Simulated, StopSignal,
-};
+use prestop::kubelet::{Cause, Container, Handler, Node, Pod, Service, Simulated, StopSignal};
 use tokio::time::sleep;
 
 use super::s;
 
 const REPLICAS: usize = 3;
 
-type Cluster = Arc<Mutex<(Service, BTreeMap<String, bool>)>>;
+/// Which pods answer, by name.
+type Answers = Arc<Mutex<BTreeMap<String, bool>>>;
 
 /// Sent and failed, and how long each pod's stop took.
 async fn rolling_restart(pod: Pod, serves_on: Duration) -> (u32, u32, Vec<Duration>) {
-    let cluster: Cluster = Arc::default();
+    let (service, answers) = (Service::new(), Answers::default());
     let start = |name: String| {
-        let (pod, cluster) = (pod.clone(), cluster.clone());
+        let (pod, service, answers) = (pod.clone(), service.clone(), answers.clone());
         async move {
-            let on_end = (cluster.clone(), name.clone());
+            let on_end = (answers.clone(), name.clone());
             let runtime = Simulated::new(move |mut signal: StopSignal| {
-                let (cluster, name) = on_end.clone();
+                let (answers, name) = on_end.clone();
                 async move {
                     signal.received().await;
                     sleep(serves_on).await;
-                    cluster.lock().unwrap().1.insert(name, false);
+                    answers.lock().unwrap().insert(name, false);
                     0
                 }
             });
-            let node = Node::new(pod).container("app", runtime);
+            let node = Node::new(pod)
+                .container("app", runtime)
+                .in_service(&service, &name);
             node.start().await.unwrap();
             // A program takes a while to be ready.
             sleep(s(1.0)).await;
-            let mut cluster = cluster.lock().unwrap();
-            cluster.1.insert(name.clone(), true);
-            cluster.0.set(name, Endpoint::READY);
+            answers.lock().unwrap().insert(name, true);
+            node.ready(s(1.0)).await.unwrap();
             node
         }
     };
     let mut nodes = Vec::new();
     for i in 0..REPLICAS {
-        nodes.push((format!("old-{i}"), start(format!("old-{i}")).await));
+        nodes.push(start(format!("old-{i}")).await);
     }
     sleep(s(3.0)).await;
+    let over = Arc::new(AtomicBool::new(false));
     let load = {
-        let cluster = cluster.clone();
+        let (service, answers, over) = (service.clone(), answers.clone(), over.clone());
         tokio::spawn(async move {
             let (mut sent, mut failed) = (0_u32, 0_u32);
-            loop {
-                {
-                    let cluster = cluster.lock().unwrap();
-                    let routes = cluster.0.routes();
-                    let to = &routes[sent as usize % routes.len()];
-                    sent += 1;
-                    failed += u32::from(!cluster.1[to]);
-                    if cluster.1.contains_key("end") {
-                        return (sent, failed);
-                    }
-                }
+            while !over.load(Ordering::Relaxed) {
+                let routes = service.routes();
+                let to = &routes[sent as usize % routes.len()];
+                sent += 1;
+                failed += u32::from(!answers.lock().unwrap()[to]);
                 sleep(s(0.01)).await;
             }
+            (sent, failed)
         })
     };
     let mut took = Vec::new();
-    for (i, (name, old)) in nodes.into_iter().enumerate() {
+    for (i, old) in nodes.into_iter().enumerate() {
         let _new = start(format!("new-{i}")).await;
         // The Deployment's controller hears of it, and deletes the old one.
         sleep(s(0.1)).await;
-        let terminating = Endpoint {
-            terminating: true,
-            ..Endpoint::READY
-        };
-        cluster.lock().unwrap().0.set(&name, terminating);
         let timeline = old.stop(Cause::delete()).await;
         took.push(timeline.took());
         assert!(!timeline.was_killed(), "{timeline}");
-        cluster.lock().unwrap().0.remove(&name);
     }
     sleep(s(8.0)).await;
-    cluster.lock().unwrap().1.insert("end".to_owned(), true);
+    over.store(true, Ordering::Relaxed);
     let (sent, failed) = load.await.unwrap();
     println!("{failed} of {sent} failed, stops took {took:?}");
     (sent, failed, took)

@@ -5,7 +5,9 @@
 
 mod consul;
 mod etcd;
+mod eureka;
 mod jute;
+mod nacos;
 mod raw;
 mod server;
 mod zookeeper;
@@ -25,6 +27,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
+use crate::fleet::TTL;
 use crate::gateway::Listed;
 use server::Server;
 
@@ -39,6 +42,10 @@ pub enum RegistryKind {
     Etcd,
     /// A ZooKeeper server
     Zookeeper,
+    /// A Nacos server
+    Nacos,
+    /// A Eureka server
+    Eureka,
 }
 
 impl RegistryKind {
@@ -48,6 +55,8 @@ impl RegistryKind {
             Self::Consul => "consul",
             Self::Etcd => "etcd",
             Self::Zookeeper => "zookeeper",
+            Self::Nacos => "nacos",
+            Self::Eureka => "eureka",
         }
     }
 
@@ -57,15 +66,42 @@ impl RegistryKind {
             Self::Consul => Some(&consul::Consul),
             Self::Etcd => Some(&etcd::Etcd),
             Self::Zookeeper => Some(&zookeeper::ZooKeeper),
+            Self::Nacos => Some(&nacos::Nacos),
+            Self::Eureka => Some(&eureka::Eureka),
         }
     }
 
     /// How late the gateway may hear of a change: none is late that it reads itself.
-    pub const fn lag(self) -> Duration {
+    pub fn lag(self) -> Duration {
         match self {
             Self::Memory => Duration::ZERO,
             // A watch takes milliseconds; a busy machine takes its time to give this process the processor.
             Self::Consul | Self::Etcd | Self::Zookeeper => Duration::from_millis(300),
+            // It tells its clients half a second late.
+            Self::Nacos => Duration::from_millis(1_000),
+            Self::Eureka => eureka::FETCH + Duration::from_millis(300),
+        }
+    }
+
+    /// How long an instance stays listed that does not leave.
+    pub fn expiry(self) -> Duration {
+        match self {
+            Self::Memory | Self::Consul | Self::Etcd | Self::Zookeeper => TTL,
+            // It looks each 5 s.
+            Self::Nacos => TTL + Duration::from_secs(5),
+            // "2 * duration", says its source of the mistake that stays.
+            Self::Eureka => 2 * TTL + eureka::EVICTION + eureka::FETCH,
+        }
+    }
+
+    /// What a reader of the result must know of how it is set up.
+    pub const fn note(self) -> &'static str {
+        match self {
+            Self::Memory | Self::Consul | Self::Etcd | Self::Zookeeper | Self::Nacos => "",
+            Self::Eureka => {
+                "Eureka is set up to be quick: no read-only cache, and clients that fetch each second. A stock one takes 65 s \
+                 until its clients know,\nand a stop that waits for it needs a grace period of 120 s.\n"
+            }
         }
     }
 
@@ -97,8 +133,18 @@ pub trait Backend: Send + Sync {
     /// The program on `PATH`, and where one gets it.
     fn program(&self) -> (&'static str, &'static str);
 
+    /// The directory below `target` where a script of the repository builds it, if one does.
+    fn built_in(&self) -> Option<&'static str> {
+        None
+    }
+
     /// How many ports it needs. Clients use the first.
     fn ports(&self) -> usize;
+
+    /// Ports that it takes by itself, by their distance from the first.
+    fn beside(&self) -> &'static [i16] {
+        &[]
+    }
 
     /// How it is started on these ports of 127.0.0.1, with everything it writes in `dir`.
     ///

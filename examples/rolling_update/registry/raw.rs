@@ -48,7 +48,7 @@ pub async fn send(at: SocketAddr, request: &str, body: &str) -> io::Result<TcpSt
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
     let request = format!(
-        "{request} HTTP/1.0\r\nhost: {at}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        "{request} HTTP/1.0\r\nhost: {at}\r\ncontent-type: application/json\r\naccept: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
     stream.write_all(request.as_bytes()).await?;

@@ -139,14 +139,25 @@ impl Call {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     /// Method and URL, for the message when the status is not what was hoped for.
     call: String,
 }
 
 impl Answer {
-    pub(super) const fn new(status: StatusCode, body: Bytes, call: String) -> Self {
-        Self { status, body, call }
+    pub(super) fn new(status: StatusCode, body: Bytes, call: String) -> Self {
+        Self {
+            status,
+            headers: HeaderMap::new(),
+            body,
+            call,
+        }
+    }
+
+    pub(super) fn with_headers(mut self, headers: HeaderMap) -> Self {
+        self.headers = headers;
+        self
     }
 
     /// The answer, if its status is 2xx.

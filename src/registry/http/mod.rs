@@ -275,11 +275,8 @@ impl HttpClient {
         // Whether it stays open is asked when it is needed.
         let displaced = lock(&self.idle).replace(connection);
         drop(displaced);
-        Ok(Answer::new(
-            head.status,
-            body.to_bytes(),
-            call.shown(server),
-        ))
+        let answer = Answer::new(head.status, body.to_bytes(), call.shown(server));
+        Ok(answer.with_headers(head.headers))
     }
 
     /// The next call begins with the server after this one, unless another call already turned from it.

@@ -1,10 +1,13 @@
 //! The examples as their users meet them: real processes, real signals, odd arguments.
 #![cfg(all(unix, not(loom)))]
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tonic_health::pb::HealthCheckRequest;
@@ -70,12 +73,17 @@ impl Drop for Scratch {
     }
 }
 
-/// A port that was free a moment ago.
+/// A port that is free, given to nobody else in here, and outside of what the kernel gives to clients (32768 and up, by
+/// its default).
 fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener
-        .local_addr()
-        .expect("a bound socket has an address")
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().expect("no panic inside");
+    loop {
+        let address = SocketAddr::from(([127, 0, 0, 1], fastrand::u16(10_000..32_000)));
+        if TcpListener::bind(address).is_ok() && given.insert(address.port()) {
+            return address;
+        }
+    }
 }
 
 /// The status line of a GET, once somebody listens.
@@ -84,7 +92,7 @@ fn get(address: SocketAddr, path: &str) -> String {
     let mut stream = loop {
         match TcpStream::connect(address) {
             Ok(stream) => break stream,
-            Err(_) => std::thread::yield_now(),
+            Err(_) => std::thread::park_timeout(Duration::from_millis(5)),
         }
     };
     write!(
@@ -106,7 +114,7 @@ fn post_start_writes_the_file_before_it_is_started_and_removes_it_at_the_end() {
         .spawn()
         .expect("it starts");
     while get(probes, "/startupz") != "HTTP/1.1 200 OK" {
-        std::thread::yield_now();
+        std::thread::park_timeout(Duration::from_millis(5));
     }
     assert_eq!(
         std::fs::read_to_string(&file).expect("written"),
@@ -160,7 +168,7 @@ fn custom_registry_lists_the_instance_until_the_stop_begins() {
             if let Some(found) = registered(&registry).pop() {
                 break found;
             }
-            std::thread::yield_now();
+            std::thread::park_timeout(Duration::from_millis(5));
         };
         let address = address.parse().expect("an address");
         assert_eq!(get(address, "/"), "HTTP/1.1 200 OK");
@@ -245,7 +253,7 @@ fn java_service_leaves_its_registry_and_answers_the_slow_request() {
         String::from_utf8_lossy(&answer[..read]).into_owned()
     };
     while !listed(address).contains("\"id\":\"orders-127.0.0.1-") {
-        std::thread::yield_now();
+        std::thread::park_timeout(Duration::from_millis(5));
     }
     let mut slow = begin(address, "/slow");
     // Its request has been read when another connection was answered after it, which has queued behind it.

@@ -101,7 +101,7 @@ async fn lengths_and_ends_of_bodies_stay_known() {
 
 #[tokio::test]
 async fn http1_clients_are_asked_to_close_from_the_lame_duck_on() {
-    let length = Duration::from_secs(1);
+    let length = Duration::from_secs(2);
     let c = builder().lame_duck(length).build().unwrap();
     let server = stock(c, hello()).await;
     let mut client = server.http1().await;

@@ -13,7 +13,7 @@ use prestop::process::{
     Output, Process, ReadyWhen, Signal, StopPlan, StopStep, Supervised, Supervisor,
 };
 use prestop::{Outcome, Phase, Reason, ShutdownCoordinator, ShutdownHandle, WorkKind};
-use support::{grace, local, until, within};
+use support::{grace, until, within};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -92,7 +92,7 @@ fn is_gone(pid: u32) -> bool {
 }
 
 fn c() -> ShutdownCoordinator {
-    grace(30).build().expect("it fits")
+    grace(600).build().expect("it fits")
 }
 
 /// As short as a grace period gets with a whole plan: the drain has 0.8 s.
@@ -131,7 +131,7 @@ async fn the_steps_come_in_the_drain_after_the_leave_steps_and_the_lame_duck() {
         log.to_str().expect("ASCII"),
     ]);
     let plan = StopPlan::terminate().leave(leave);
-    let c = grace(30)
+    let c = grace(600)
         .lame_duck(Duration::from_millis(300))
         .build()
         .expect("it fits");
@@ -309,7 +309,7 @@ async fn a_grandchild_that_holds_the_port_and_ignores_sigterm_is_killed() {
 async fn one_that_puts_itself_into_the_background_is_ended_in_the_drain() {
     let scratch = Scratch::new("background");
     let script = "sleep 1000 & echo $! > $1/up";
-    let c = grace(30)
+    let c = grace(600)
         .lame_duck(Duration::from_millis(200))
         .build()
         .expect("it fits");
@@ -392,9 +392,12 @@ async fn what_cannot_be_started_says_so_as_a_shell_would() {
 #[tokio::test]
 async fn every_sign_of_readiness_is_waited_for() {
     let scratch = Scratch::new("ready");
-    let listener = local().await;
-    let address = listener.local_addr().expect("bound");
-    drop(listener);
+    // Bound, so that nobody else gets the port, and not listening yet.
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket
+        .bind(([127, 0, 0, 1], 0).into())
+        .expect("a free port");
+    let address = socket.local_addr().expect("bound");
     let pidfile = scratch.file("pidfile");
     std::fs::write(&pidfile, "of a predecessor\n").expect("writable");
     // Some file systems count in ticks of 4 ms: the two writes must differ.
@@ -423,9 +426,7 @@ async fn every_sign_of_readiness_is_waited_for() {
     };
     assert!(not_yet(&mut ready).await, "nobody listens");
     let app = axum::Router::new().route("/ready", axum::routing::get(|| async { "yes" }));
-    let listener = tokio::net::TcpListener::bind(address)
-        .await
-        .expect("it was free");
+    let listener = socket.listen(16).expect("it is ours");
     let server = tokio::spawn(async move { axum::serve(listener, app).await });
     assert!(not_yet(&mut ready).await, "nothing printed");
     std::fs::write(scratch.file("print"), "").expect("writable");

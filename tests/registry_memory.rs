@@ -178,7 +178,7 @@ async fn a_frozen_server_costs_no_more_than_the_deadline() {
     let error = client(&url(&frozen)).register(&instance(), by).await.err();
     let waited = begun.elapsed();
     assert!(
-        by.is_over() && waited < Duration::from_secs(10),
+        by.is_over() && waited < Duration::from_secs(60),
         "{waited:?}"
     );
     let message = error.expect("nobody answers").to_string();

@@ -91,7 +91,7 @@ async fn in_flight(server: &Server, what: &str) {
 #[tokio::test]
 async fn requests_of_both_protocols_finish_and_idle_clients_are_answered_within_the_linger() {
     let gate = gate();
-    let c = builder().linger(Duration::from_secs(10)).build().unwrap();
+    let c = builder().linger(LONG).build().unwrap();
     let server = whole(c, &gate).await;
     let mut idle = server.http1().await;
     assert_eq!(idle.get("/hello").await.text(), "hello");

@@ -1,5 +1,6 @@
 //! When the pod is asked for, and what becomes of the answer.
 
+use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -8,7 +9,7 @@ use super::OwnPod;
 use super::api::{Answered, Trouble};
 use super::pod::{Pod, Unseen};
 use super::verdict::{Begun, LEAST, Verdict};
-use crate::budget::GracePeriod;
+use crate::budget::{GracePeriod, SLEEP_VARIABLE};
 use crate::deadline::Deadline;
 use crate::handle::ShutdownHandle;
 use crate::own_pod::{PodReport, PodTimes};
@@ -27,9 +28,15 @@ const QUESTION: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// Beside the service from `build` on, beside the plan when the stop has begun. Nothing waits for it.
-pub(crate) async fn follow(pod: OwnPod, handle: ShutdownHandle) {
+pub(crate) fn follow(pod: OwnPod, handle: ShutdownHandle) -> impl Future<Output = ()> {
+    // At once: every report has it.
+    let report = PodReport::new(pod.shown());
+    handle.state().draft(|draft| draft.pod = Some(report));
+    start_and_stop(pod, handle)
+}
+
+async fn start_and_stop(pod: OwnPod, handle: ShutdownHandle) {
     let state = handle.state();
-    state.draft(|draft| draft.pod = Some(PodReport::new(pod.shown())));
     let began = state.token(Phase::PreStop).clone();
     let mut warned = false;
     let known = began
@@ -117,8 +124,8 @@ fn compare(pod: &OwnPod, found: &Pod, state: &State) {
                     warn(
                         state,
                         format!(
-                            "the manifest's preStop sleep is {slept:?}, the program was told {told:?} \
-                             (pre_stop_elapsed): the longer one counts"
+                            "the manifest's preStop sleep is {slept:?}, the program was told {told:?}: the longer one \
+                             counts. Set {SLEEP_VARIABLE} to the manifest's number"
                         ),
                     );
                 }

@@ -24,7 +24,7 @@ pub(crate) use follow::follow;
 /// warning and the plan goes on as it is. It takes a service account that may `get` its pods; that, and what each
 /// warning means, is in [`_docs::kubernetes`](crate::_docs::kubernetes#the-own-pod).
 ///
-/// ```
+/// ```no_run
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use prestop::{OwnPod, ShutdownCoordinator};
 ///

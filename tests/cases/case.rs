@@ -99,6 +99,8 @@ pub struct Case {
     pub alone: Promise,
     pub http2: bool,
     pub lame_duck: bool,
+    /// The linger is longer than a busy machine takes for a client's turn.
+    pub patient: bool,
     pub few_descriptors: bool,
     /// Over TLS, which is on the own loop alone.
     pub tls: bool,
@@ -118,6 +120,7 @@ impl Case {
             alone: WHOLE,
             http2: false,
             lame_duck: false,
+            patient: false,
             few_descriptors: false,
             tls: false,
             script: Some(script),
@@ -171,6 +174,11 @@ impl Case {
 
     pub const fn lame_duck(mut self) -> Self {
         self.lame_duck = true;
+        self
+    }
+
+    pub const fn patient(mut self) -> Self {
+        self.patient = true;
         self
     }
 

@@ -24,6 +24,7 @@ pub fn cases() -> Vec<Case> {
             "is answered, `Connection: close`",
             |w| asks_late(w, false).boxed(),
         )
+        .patient()
         .alone(LOST),
         Case::new("idle keep-alive", "stays readable for the linger", |w| {
             idle(w).boxed()
@@ -35,6 +36,7 @@ pub fn cases() -> Vec<Case> {
             "is answered, `Connection: close`",
             |w| asks_late(w, true).boxed(),
         )
+        .patient()
         .alone(LOST),
         Case::new(
             "100 clients have connected and asked, none is accepted yet",
@@ -130,10 +132,12 @@ async fn in_the_lame_duck(world: World) -> Got {
     };
     let mut client = Http1::over(io);
     let sent = client.try_send(HELLO).await;
-    whole_or(
-        Got::Lost,
-        sent && world.answered(&mut client, b"hello").await,
-    )
+    let whole = sent && world.answered(&mut client, b"hello").await;
+    if let Some(h) = world.stage.handle.get() {
+        assert_eq!(h.phase(), Phase::LameDuck);
+        h.end_lame_duck();
+    }
+    whole_or(Got::Lost, whole)
 }
 
 /// In a process of its own. Client and server share the limit: a socket that exists before the limit is met can still

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use prestop::{Phase, Reason, ShutdownCoordinator, ShutdownReport, WorkKind};
+use prestop::{
+    Phase, Reason, ShutdownCoordinator, ShutdownCoordinatorBuilder, ShutdownReport, WorkKind,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
@@ -18,14 +20,21 @@ use crate::support::raw_http2::Http2;
 use crate::support::tls::Tls;
 use crate::support::{Http1, grace, within};
 
-/// 4 s, less 1 for the exit, 0.5 for hooks, 0.25 for the cut, leave 2.25 for the drain.
-pub const GRACE: u64 = 4;
-const DRAIN: Duration = Duration::from_millis(2_250);
+/// Where the deadline is to cut: 4 s, less 1 for the exit, 0.5 for hooks, 0.25 for the cut, leave 2.25 for the drain.
+const SHORT_GRACE: u64 = 4;
+const SHORT_DRAIN: Duration = Duration::from_millis(2_250);
+/// Everywhere else it must not come: less 5, 10 and 2 s for the others.
+const GRACE: u64 = 100;
+const DRAIN: Duration = Duration::from_secs(83);
 const LINGER: Duration = Duration::from_millis(500);
+/// Where a client is to be met within the linger, or nobody to wait for it.
+const LONG_LINGER: Duration = Duration::from_secs(30);
 /// When a client goes on that is late: past the linger.
-pub const LATE: Duration = Duration::from_millis(700);
-/// So long is stock axum alone watched: longer than ours may take.
+pub const LATE: Duration = Duration::from_millis(1_200);
+/// So long is stock axum alone watched that does not end: longer than ours may take.
 const WATCHED: Duration = Duration::from_millis(2_500);
+/// And when it should: longer than a busy machine takes.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// A clock's grain, and the moment between two looks at it.
 const GRAIN: Duration = Duration::from_millis(50);
 
@@ -85,8 +94,10 @@ impl World {
 
     /// Waits for the phase; stock axum alone has none.
     pub async fn reached(&self, phase: Phase) {
-        if let Some(h) = self.stage.handle.get() {
-            within("the phase", h.wait_for(phase)).await;
+        match self.stage.handle.get() {
+            Some(h) => within("the phase", h.wait_for(phase)).await,
+            // Nobody says when it has taken notice.
+            None => tokio::time::sleep(Duration::from_millis(250)).await,
         }
         settle().await;
     }
@@ -194,7 +205,9 @@ pub async fn run(case: &Case, path: Path) -> Result<Seen, String> {
 async fn start(case: &Case, world: &World, listener: TcpListener) -> oneshot::Receiver<Ended> {
     let (ready, is_ready) = oneshot::channel();
     let (end, ended) = oneshot::channel();
-    let (world, lame_duck) = (world.clone(), case.lame_duck);
+    let (world, promise) = (world.clone(), case.promise(world.path).ends);
+    let patient = case.patient || promise == Ends::AtOnce;
+    let lame_duck = case.lame_duck;
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -202,9 +215,25 @@ async fn start(case: &Case, world: &World, listener: TcpListener) -> oneshot::Re
             .unwrap();
         let ended = runtime.block_on(async {
             match world.path {
-                Path::Alone => alone(world, listener, ready).await,
+                Path::Alone => {
+                    let watched = match promise {
+                        Ends::Never => WATCHED,
+                        _ => PATIENCE,
+                    };
+                    alone(world, listener, watched, ready).await
+                }
                 Path::Own | Path::Stock | Path::Tonic => {
-                    ours(world, listener, lame_duck, ready).await
+                    let c = match promise {
+                        Ends::Deadline => grace(SHORT_GRACE),
+                        _ => grace(GRACE),
+                    };
+                    let c = c.linger(if patient { LONG_LINGER } else { LINGER });
+                    // The script ends it.
+                    let c = match lame_duck {
+                        true => c.lame_duck(LONG_LINGER),
+                        false => c,
+                    };
+                    ours(c, world, listener, ready).await
                 }
             }
         });
@@ -216,7 +245,12 @@ async fn start(case: &Case, world: &World, listener: TcpListener) -> oneshot::Re
     ended
 }
 
-async fn alone(world: World, listener: TcpListener, ready: oneshot::Sender<()>) -> Ended {
+async fn alone(
+    world: World,
+    listener: TcpListener,
+    watched: Duration,
+    ready: oneshot::Sender<()>,
+) -> Ended {
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
     let (stopping, stopped) = oneshot::channel();
     let told = world.told.clone();
@@ -228,7 +262,7 @@ async fn alone(world: World, listener: TcpListener, ready: oneshot::Sender<()>) 
     let mut serving = tokio::spawn(server.into_future());
     let _ = ready.send(());
     let since = stopped.await.unwrap();
-    let ended = tokio::time::timeout(WATCHED, &mut serving).await;
+    let ended = tokio::time::timeout(watched, &mut serving).await;
     Ended {
         drained: ended.is_ok().then(|| since.elapsed()),
         report: None,
@@ -236,15 +270,11 @@ async fn alone(world: World, listener: TcpListener, ready: oneshot::Sender<()>) 
 }
 
 async fn ours(
+    c: ShutdownCoordinatorBuilder,
     world: World,
     listener: TcpListener,
-    lame_duck: bool,
     ready: oneshot::Sender<()>,
 ) -> Ended {
-    let c = match lame_duck {
-        true => grace(10).lame_duck(LINGER),
-        false => grace(GRACE),
-    };
     let c = c.build().unwrap();
     let h = c.handle();
     world.stage.handle.set(h.clone()).unwrap();
@@ -254,9 +284,11 @@ async fn ours(
     });
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
     let report = serve(c, world, listener).await;
-    let drained = report.phases.iter().find(|p| p.phase == Phase::Draining);
+    // A machine that stands still before the drain takes it from the drain.
+    let phases = [Phase::PreStop, Phase::Draining];
+    let phases = report.phases.iter().filter(|p| phases.contains(&p.phase));
     Ended {
-        drained: drained.map(|p| p.used),
+        drained: Some(phases.map(|p| p.used).sum()),
         report: Some(report),
     }
 }
@@ -301,15 +333,16 @@ fn check(promise: &Promise, seen: &Seen, world: &World) -> Result<(), String> {
     if promise.ends != Ends::Never && seen.got != promise.got {
         return Err(format!("the client should get {:?}", promise.got));
     }
+    let alone = world.path == Path::Alone;
     let in_time = match (promise.ends, seen.ended.drained) {
         (Ends::Never, took) => took.is_none(),
         (_, None) => false,
-        (Ends::AtOnce, Some(took)) => took < LINGER - GRAIN,
+        (Ends::AtOnce, Some(took)) => alone || took < LONG_LINGER - GRAIN,
         (Ends::Linger | Ends::TwoLingers, Some(took)) => {
             (LINGER - GRAIN..DRAIN - GRAIN).contains(&took)
         }
-        (Ends::Client, Some(took)) => world.path == Path::Alone || took < DRAIN - GRAIN,
-        (Ends::Deadline, Some(took)) => took >= DRAIN - GRAIN,
+        (Ends::Client, Some(took)) => alone || took < DRAIN - GRAIN,
+        (Ends::Deadline, Some(took)) => took >= SHORT_DRAIN - GRAIN,
     };
     if !in_time {
         return Err(format!("the drain should end: {:?}", promise.ends));
@@ -353,7 +386,7 @@ fn check_report(promise: &Promise, report: &ShutdownReport, world: &World) -> Re
         return Err(format!("the client saw {answers} whole answers"));
     }
     for straggler in cut {
-        if straggler.age < DRAIN - GRAIN {
+        if straggler.age < SHORT_DRAIN - GRAIN {
             return Err(format!("older: {straggler}"));
         }
         // A layer knows no socket: the connection stands beside it.

@@ -20,7 +20,7 @@ const CLIENTS: usize = 100;
 const STOPS_AT_ONCE: usize = 4;
 const LAME_DUCK: Duration = Duration::from_millis(40);
 /// Longer than a busy machine takes for a client's turn: a request that is sent within it is answered.
-const LINGER: Duration = Duration::from_secs(5);
+const LINGER: Duration = Duration::from_secs(30);
 
 /// On our paths every request is answered; stock axum alone loses some.
 pub async fn run(path: Path) {
@@ -98,7 +98,7 @@ async fn start(path: Path) -> (World, Served) {
         };
         return (world, served);
     }
-    let c = grace(10)
+    let c = grace(120)
         .lame_duck(LAME_DUCK)
         .linger(LINGER)
         .build()

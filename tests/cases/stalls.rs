@@ -1,5 +1,5 @@
-//! Whether the machine stood still. The cases keep real clocks: a client that goes on "past the linger" of a drain of
-//! 1.25 s is too late when its thread gets no processor for half a second, and nothing is proved by that.
+//! Whether the machine stood still. The cases keep real clocks: a client that goes on "past the linger" is early when the
+//! server's thread got no processor for as long, and nothing is proved by that.
 
 // Real time is what it measures.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]

@@ -136,8 +136,8 @@ pub fn main<F: Fixture>() {
     let var = |name: &str| std::env::var(name).unwrap();
     let ttl = Duration::from_millis(var(TTL).parse().unwrap());
     let instance = Instance::new(var(SERVICE), var(ADDRESS).parse().unwrap());
-    // The shortest plan for one that the watchdog ends.
-    let grace = if scene == "blocked" { 2 } else { 30 };
+    // A short plan for one that the watchdog ends, with as much time for the last gasp as there ever is.
+    let grace = if scene == "blocked" { 4 } else { 30 };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -157,9 +157,12 @@ pub fn main<F: Fixture>() {
             match lines.next_line().await.unwrap().as_deref() {
                 Some("panic") => panic!("as it was told"),
                 // The only thread there is, for good.
-                Some("block") => loop {
-                    std::thread::park();
-                },
+                Some("block") => {
+                    say("blocked");
+                    loop {
+                        std::thread::park();
+                    }
+                }
                 _ => std::future::pending::<ShutdownReport>().await,
             }
         };

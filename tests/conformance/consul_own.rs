@@ -84,7 +84,8 @@ async fn the_next_agent_takes_the_instance_when_one_is_down_and_when_one_dies() 
     let second = Agent::start().await.unwrap();
     let urls = [down.at(), first.at(), second.at()].map(|at| format!("http://{at}"));
     let consul = Consul::agents(urls).unwrap();
-    let consul = consul.with_ttl(Duration::from_secs(2));
+    // Given up when it has not answered for that long: no shorter than a machine may stand still.
+    let consul = consul.with_ttl(Duration::from_secs(8));
     let consul = consul.with_visibility(Duration::ZERO);
     let mut of_first = Watcher::start::<fixture::Consul>(first.at(), SERVICE).await;
     let mut of_second = Watcher::start::<fixture::Consul>(second.at(), SERVICE).await;

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::child::Process;
 use crate::fixture::Fixture;
 use crate::server::{BOUND, Server};
 use crate::site::Site;
@@ -27,7 +28,7 @@ pub const SERVICE: &str = "orders";
 pub const NEVER: Duration = Duration::from_secs(600);
 
 /// How much longer than planned a busy machine may take for what is planned.
-const MARGIN: Duration = Duration::from_secs(20);
+const MARGIN: Duration = Duration::from_secs(40);
 
 pub fn address(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
@@ -143,6 +144,25 @@ impl Registration for Counted<Box<dyn Registration>> {
     }
 }
 
+/// Left by this stop. An attempt that got no answer in its 1.5 s, on a busy machine, may have been heard: the next one then
+/// finds nothing any more.
+#[track_caller]
+pub fn assert_left(report: &ShutdownReport) {
+    let left = &report.registries[0];
+    let in_a_second_attempt = left.took > Duration::from_secs(1);
+    assert!(
+        left.outcome == LeaveOutcome::Removed
+            || left.outcome == LeaveOutcome::AlreadyGone && in_a_second_attempt,
+        "{report}"
+    );
+}
+
+/// Past libtest, which would keep it to itself.
+pub fn again(why: &str) {
+    let line = format!("AGAIN: {why}\n");
+    std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).unwrap();
+}
+
 pub async fn a_registered_instance_is_seen_where_it_is<F: Fixture>(_: &str) {
     let Some(site) = Site::<F>::start().await else {
         return;
@@ -238,8 +258,10 @@ pub async fn a_killed_process_is_seen_until_its_entry_expires<F: Fixture>(module
     let Some(site) = Site::<F>::start().await else {
         return;
     };
+    // Long enough that a machine that stands still for a moment does not make it expire before it is killed.
+    let ttl = F::TTL.max(Duration::from_secs(8));
     let mut watcher = site.watch().await;
-    let child = site.process(module, F::TTL, 4000, "serve");
+    let child = site.process(module, ttl, 4000, "serve");
     let left = site.process(module, NEVER, 4001, "serve");
     watcher.sees(address(4000)).await;
     watcher.sees(address(4001)).await;
@@ -249,7 +271,7 @@ pub async fn a_killed_process_is_seen_until_its_entry_expires<F: Fixture>(module
     let begun = Instant::now();
     left.send(Signal::TERM);
     watcher.misses(address(4001)).await;
-    if begun.elapsed() < F::TTL / 4 {
+    if begun.elapsed() < ttl / 4 {
         assert_eq!(watcher.now(), [address(4000)]);
     }
     watcher.misses(address(4000)).await;
@@ -268,8 +290,7 @@ pub async fn a_registry_that_is_down_at_the_start_gets_the_instance_when_it_is_u
     let mut watcher = site.watch().await;
     watcher.sees(address(4000)).await;
     let report = service.stop().await;
-    let left = &report.registries[0];
-    assert_eq!(left.outcome, LeaveOutcome::Removed, "{report}");
+    assert_left(&report);
     watcher.misses(address(4000)).await;
 }
 
@@ -329,8 +350,7 @@ pub async fn a_registry_that_forgot_the_instance_gets_it_again<F: Fixture>(_: &s
     let mut watcher = Watcher::start::<F>(server.at(), SERVICE).await;
     watcher.sees(address(4000)).await;
     let report = service.stop().await;
-    let left = &report.registries[0];
-    assert_eq!(left.outcome, LeaveOutcome::Removed, "{report}");
+    assert_left(&report);
     watcher.misses(address(4000)).await;
 }
 
@@ -377,6 +397,9 @@ pub async fn a_registry_that_comes_back_during_the_stop_does_not_get_the_instanc
 }
 
 /// The process ends without its plan: the instance would be listed until it expires, which it never does here.
+///
+/// A last gasp has 300 ms at the most, and neither it nor its server always get so much of a busy machine: one of several
+/// has to be heard. How the process ends is no question of that.
 async fn leaves_with_its_last_gasp<F: Fixture>(module: &str, scene: &str) {
     if !F::LAST_GASP {
         return;
@@ -385,17 +408,36 @@ async fn leaves_with_its_last_gasp<F: Fixture>(module: &str, scene: &str) {
         return;
     };
     let mut watcher = site.watch().await;
-    let mut child = site.process(module, NEVER, 4000, scene);
-    watcher.sees(address(4000)).await;
-    child.says("registered").await;
-    match scene {
-        "panic" => child.tell("panic").await,
-        "blocked" => {
-            child.tell("block").await;
-            child.send(Signal::TERM);
+    for port in 4000..4006 {
+        let child = site.process(module, NEVER, port, scene);
+        watcher.sees(address(port)).await;
+        dies(child, scene).await;
+        if watcher
+            .misses_within(address(port), Duration::from_secs(20))
+            .await
+        {
+            return;
         }
+        again(&format!(
+            "{}, {scene}: the last gasp was not heard",
+            F::NAME
+        ));
+    }
+    panic!("no last gasp was heard");
+}
+
+async fn dies(mut child: Process, scene: &str) {
+    child.says("registered").await;
+    if scene == "panic" {
+        child.tell("panic").await;
+    } else {
+        child.tell("block").await;
+        child.says("blocked").await;
+    }
+    match scene {
+        "panic" => {}
+        "blocked" => child.send(Signal::TERM),
         _ => {
-            child.tell("block").await;
             // Some of them fall together.
             while !child.has_ended() {
                 child.send(Signal::INT);
@@ -410,7 +452,6 @@ async fn leaves_with_its_last_gasp<F: Fixture>(module: &str, scene: &str) {
         _ => 130,
     };
     assert_eq!(code, Some(expected));
-    watcher.misses(address(4000)).await;
 }
 
 pub async fn a_process_that_panics_leaves_with_its_last_gasp<F: Fixture>(module: &str) {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use prestop::registry::Registry;
+use prestop::registry::{Instance, Registry};
 
 use crate::server::Shared;
 use crate::watcher::Seen;
@@ -50,6 +50,13 @@ pub trait Fixture: Send + Sync + 'static {
 
     /// The adapter under test, with entries that expire after `ttl`. Its visibility is zero, so that stops are short.
     fn registry(at: SocketAddr, ttl: Duration) -> Box<dyn Registry>;
+
+    /// Whether the server tells clients of this registration, and of no older one at the same address. At once, unless it
+    /// gathers changes before it tells them.
+    fn is_told(at: SocketAddr, instance: &Instance) -> impl Future<Output = bool> + Send {
+        let _ = (at, instance);
+        async { true }
+    }
 
     /// Tells `seen` the addresses that clients are given for `service`: at once, and after every change, until the
     /// connection breaks; then it is called again. By long poll or watch where the server has one. An address that is

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::fixture::on_path;
 use crate::raw;
-use crate::server::{BOUND, free_ports, or_skip};
+use crate::server::{BOUND, START, free_ports, or_skip};
 
 const POLL: Duration = Duration::from_millis(20);
 
@@ -31,7 +31,7 @@ async fn comes_up_and_ends_with_its_parents_pipe(name: &str, beside: &[i16], rea
     std::fs::create_dir(&dir).unwrap();
     let begun = Instant::now();
     let (mut child, at) = loop {
-        assert!(begun.elapsed() < BOUND, "{name} is not up");
+        assert!(begun.elapsed() < START, "{name} is not up");
         let port = free_ports(1, beside)[0];
         let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut child = command(&program, &dir, port)

@@ -17,9 +17,13 @@ mod consul_own;
 mod contract;
 #[cfg(feature = "etcd")]
 mod etcd_own;
+#[cfg(feature = "eureka")]
+mod eureka_own;
 mod fixture;
 mod fixtures;
 mod java_servers;
+#[cfg(feature = "nacos")]
+mod nacos_own;
 mod proxy;
 mod raw;
 #[cfg(all(feature = "etcd", feature = "zookeeper"))]
@@ -92,5 +96,9 @@ conformance!(memory: crate::fixtures::memory::Memory);
 conformance!(consul: crate::fixtures::consul::Consul);
 #[cfg(feature = "etcd")]
 conformance!(etcd: crate::fixtures::etcd::Etcd);
+#[cfg(feature = "eureka")]
+conformance!(eureka: crate::fixtures::eureka::Eureka);
 #[cfg(feature = "zookeeper")]
 conformance!(zookeeper: crate::fixtures::zookeeper::ZooKeeper);
+#[cfg(feature = "nacos")]
+conformance!(nacos: crate::fixtures::nacos::Nacos);

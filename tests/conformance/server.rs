@@ -1,5 +1,6 @@
 //! [`Server`]: one real server, as a process that can be frozen, killed and started again. [`Shared`]: one for all tests.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::marker::PhantomData;
@@ -8,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -17,7 +19,7 @@ use tokio::time::{Instant, sleep};
 use crate::fixture::Fixture;
 
 /// Nothing in these tests takes this long, on the busiest of machines.
-pub const BOUND: Duration = Duration::from_secs(60);
+pub const BOUND: Duration = Duration::from_secs(120);
 
 pub struct Server<F: Fixture> {
     program: PathBuf,
@@ -202,16 +204,34 @@ pub fn or_skip<T>(found: Option<T>, what: &str) -> Option<T> {
     found
 }
 
-/// Ports below those that the kernel gives to clients, so that they are still free when a server starts again. Beside the
-/// first one those at these distances are free as well.
+/// Ports that the kernel gives to no client, and this process to no other server, so that they are still free when a
+/// server starts, and when it starts again. Beside the first one those at these distances are free as well.
 pub fn free_ports(count: usize, beside: &[i16]) -> Vec<u16> {
-    let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    let range: Vec<u16> = range
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter_map(|port| port.parse().ok())
+        .collect();
+    let of_clients = match range[..] {
+        [first, last] => first..=last,
+        _ => 32_768..=60_999,
+    };
+    let mut given = GIVEN.lock().unwrap();
     let mut ports = Vec::new();
     while ports.len() < count {
-        let port = fastrand::u16(14_000..30_000);
-        let mut all = beside.iter().map(|by| port.wrapping_add_signed(*by));
-        let all_free = is_free(port) && (!ports.is_empty() || all.all(is_free));
-        if all_free && !ports.contains(&port) {
+        let port = fastrand::u16(6_100..64_000);
+        let beside = if ports.is_empty() { beside } else { &[] };
+        let all = beside.iter().map(|by| port.wrapping_add_signed(*by));
+        let all: Vec<u16> = all.chain([port]).collect();
+        let is_free = |port: &u16| {
+            !of_clients.contains(port)
+                && !given.contains(port)
+                && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()
+        };
+        if all.iter().all(is_free) {
+            given.extend(all);
             ports.push(port);
         }
     }

@@ -81,6 +81,16 @@ impl Watcher {
             .await
     }
 
+    /// Whether the instance is gone within this time.
+    pub async fn misses_within(&mut self, address: SocketAddr, limit: Duration) -> bool {
+        let is_gone = |history: &History| {
+            history
+                .last()
+                .is_some_and(|(_, now)| !now.contains(&address))
+        };
+        timeout(limit, self.history.wait_for(is_gone)).await.is_ok()
+    }
+
     /// What is seen now.
     pub fn now(&self) -> Vec<SocketAddr> {
         let history = self.history.borrow();

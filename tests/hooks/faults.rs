@@ -206,6 +206,7 @@ fn a_frozen_process() {
     service.send(Signal::CONT);
     // What the kernel kept for it is a call like any other.
     service.says("lame_duck");
+    // The answer to a call comes with the end of the lame duck, which does not come.
     let late = Running::spawn(&mut helper(&socket, ["hook", "--timeout", "3"]));
     service.send(Signal::STOP);
     let ended = late.ended();

@@ -3,7 +3,9 @@
 use std::io::Read;
 use std::time::Duration;
 
-use prestop::{GracePeriod, HookSocket, Phase, ShutdownCoordinator, ShutdownCoordinatorBuilder};
+use prestop::{
+    GracePeriod, HookName, HookSocket, Phase, ShutdownCoordinator, ShutdownCoordinatorBuilder,
+};
 
 /// Which program the child is.
 pub const SCENE: &str = "PRESTOP_TEST_SCENE";
@@ -21,8 +23,13 @@ async fn told_to_go_on() {
 
 fn builder() -> ShutdownCoordinatorBuilder {
     ShutdownCoordinator::builder()
-        .grace_period(GracePeriod::from_secs(60).unwrap())
+        .grace_period(GracePeriod::from_secs(600).unwrap())
         .lame_duck(Duration::ZERO)
+}
+
+/// Not cut before the test has done what it is about.
+fn long(name: &'static str) -> HookName {
+    HookName::new(name).within(Duration::from_secs(200))
 }
 
 fn build(builder: ShutdownCoordinatorBuilder) -> ShutdownCoordinator {
@@ -51,7 +58,7 @@ fn die() {
 
 /// Its `pre_stop` hook, and with it the lame duck, ends when it is told to.
 async fn serves() {
-    let c = build(builder().pre_stop("told to go on", |_| told_to_go_on()));
+    let c = build(builder().pre_stop(long("told to go on"), |_| told_to_go_on()));
     let h = c.handle();
     h.spawn("mail queue", h.wait_for(Phase::Draining)).unwrap();
     c.run(h.draining()).await.unwrap().exit()
@@ -82,7 +89,7 @@ fn child() {
                 c.run(h.draining()).await.unwrap().exit()
             }
             "dies when it is called" => {
-                let c = build(builder().pre_stop("dies", |_| async {
+                let c = build(builder().pre_stop(long("dies"), |_| async {
                     told_to_go_on().await;
                     die();
                 }));

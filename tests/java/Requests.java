@@ -45,13 +45,13 @@ public class Requests {
     }
 
     static HttpClient client(Version version) {
-        return HttpClient.newBuilder().version(version).connectTimeout(Duration.ofSeconds(10)).build();
+        return HttpClient.newBuilder().version(version).connectTimeout(Duration.ofSeconds(60)).build();
     }
 
     static void send(HttpClient client, URI uri) {
         HttpRequest request = HttpRequest.newBuilder(uri)
                 .POST(BodyPublishers.ofString("a small body"))
-                .timeout(Duration.ofSeconds(10))
+                .timeout(Duration.ofSeconds(60))
                 .build();
         try {
             HttpResponse<String> response = client.send(request, BodyHandlers.ofString());

@@ -61,8 +61,6 @@ impl Service {
     pub async fn start(api: &Api, setting: Setting) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
-            .args(["--exact", "child::child"])
-            .args(["--ignored", "--nocapture", "--test-threads=1"])
             .env("KUBERNETES_SERVICE_HOST", api.at.ip().to_string())
             .env("KUBERNETES_SERVICE_PORT", api.at.port().to_string())
             .env_remove("POD_UID")
@@ -71,7 +69,25 @@ impl Service {
             .env(ASK_MS, setting.ask_within.as_millis().to_string())
             .env(SCENE, setting.scene)
             .envs(setting.vars);
+        let mut service = Self::spawn(command);
+        service.says("ready").await;
+        service
+    }
+
+    /// Outside of a cluster: it only says what it was told.
+    pub fn on_a_laptop() -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .env_remove("KUBERNETES_SERVICE_HOST")
+            .env_remove("KUBERNETES_SERVICE_PORT")
+            .env(SCENE, "laptop");
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
         let mut child = command
+            .args(["--exact", "child::child"])
+            .args(["--ignored", "--nocapture", "--test-threads=1"])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
@@ -84,9 +100,7 @@ impl Service {
             stderr.read_to_string(&mut log).await.unwrap();
             log
         });
-        let mut service = Self { child, out, log };
-        service.says("ready").await;
-        service
+        Self { child, out, log }
     }
 
     /// Waits for a line that begins like this; what follows.
@@ -130,7 +144,7 @@ impl Service {
         let ended = timeout(BOUND, self.child.wait()).await;
         let code = ended.expect("the child ends").unwrap().code();
         assert_eq!(code, Some(0), "{report:#}\n{log}");
-        assert!(log.contains("stop begins"), "nothing was logged: {log}");
+        assert!(log.contains("message=stopped"), "nothing was logged: {log}");
         for secret in ["token-of-the-start", "token-of-the-stop"] {
             assert!(!log.contains(secret) && !json.contains(secret), "{log}");
         }
@@ -145,11 +159,26 @@ fn child() {
     let Ok(scene) = std::env::var(SCENE) else {
         return;
     };
+    if scene == "laptop" {
+        return laptop();
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     runtime.block_on(service(&scene));
+}
+
+/// Outside of a cluster.
+fn laptop() {
+    let error = OwnPod::from_env().unwrap_err();
+    assert!(error.is_own_pod());
+    say(&format!("refused: {error:?}"));
+    let none = OwnPod::from_env_or_none().unwrap();
+    assert!(none.is_none());
+    // Neither is an error of the builder's.
+    drop(ShutdownCoordinator::builder_without_signals().kubernetes(none));
+    say("builds");
 }
 
 async fn service(scene: &str) {

@@ -161,3 +161,12 @@ async fn nothing_waits_for_an_answer() {
     // Its own time is next to nothing; waiting were 500 s.
     assert!(report["total_ms"].as_u64().unwrap() < 100_000, "{report:#}");
 }
+
+#[tokio::test]
+async fn outside_of_a_cluster_there_is_nobody_to_ask() {
+    let mut service = Service::on_a_laptop();
+    let error = service.says("refused").await;
+    assert!(error.contains("KUBERNETES_SERVICE_HOST"), "{error}");
+    assert!(error.contains("OwnPod::from_env_or_none()"), "{error}");
+    service.says("builds").await;
+}

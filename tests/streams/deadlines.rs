@@ -23,7 +23,7 @@ struct Stopping {
 
 impl Stopping {
     async fn begin() -> Self {
-        let c = builder().build().unwrap();
+        let c = grace(30).build().unwrap();
         let h = c.handle();
         let work = h.guard("work").unwrap();
         let main = h.draining();

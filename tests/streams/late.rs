@@ -27,9 +27,7 @@ async fn never() {
 
 /// Connections stay open for long enough to be late.
 fn refusing() -> ShutdownCoordinatorBuilder {
-    builder()
-        .linger(Duration::from_secs(8))
-        .late_requests(LateRequests::Refuse)
+    builder().linger(LONG).late_requests(LateRequests::Refuse)
 }
 
 #[tokio::test]
@@ -60,7 +58,7 @@ async fn on_http1_a_late_request_is_refused_with_503_and_the_connection_closed()
 #[tokio::test]
 async fn by_default_it_is_served() {
     for path in PATHS {
-        let c = builder().linger(Duration::from_secs(8)).build().unwrap();
+        let c = builder().linger(LONG).build().unwrap();
         let server = path.serve(c, app()).await;
         let mut client = server.http1().await;
         client.get("/hello").await;
@@ -173,7 +171,7 @@ async fn exempt_requests_guards_and_tasks_are_admitted_all_the_same() {
         let more = server.h.guard("follow-up").unwrap();
         let task = server.h.spawn("follow-up", async { 7 }).unwrap();
         assert_eq!(task.await.unwrap(), 7);
-        drop((work, more));
+        drop((client, work, more));
         assert_eq!(server.clean().await.requests.refused, 0);
     }
 }

@@ -17,7 +17,7 @@ fn hello() -> Router {
 const LAME_DUCK: Duration = Duration::from_secs(16);
 
 async fn in_the_second_half() -> Server {
-    let c = grace(60).lame_duck(LAME_DUCK).build().unwrap();
+    let c = builder().lame_duck(LAME_DUCK).build().unwrap();
     let server = Server::start(c, hello()).await;
     server.stop_to(Phase::LameDuck).await;
     tokio::time::sleep(LAME_DUCK / 2).await;
@@ -44,7 +44,7 @@ async fn an_http1_client_that_dials_again_in_the_second_half_is_served_and_asked
 #[tokio::test]
 async fn clients_that_dial_again_in_the_first_half_are_not_all_asked_at_once() {
     const CLIENTS: usize = 20;
-    let c = grace(60)
+    let c = builder()
         .lame_duck(Duration::from_secs(20))
         .build()
         .unwrap();

@@ -19,7 +19,7 @@ async fn the_extractor_knows_phase_deadline_and_time_left() {
             let capped = stop.capped(Duration::from_secs(3600)) <= Duration::from_secs(30);
             format!("{} {left:?} {capped}", stop.phase())
         };
-        let c = builder()
+        let c = grace(30)
             .lame_duck(Duration::from_secs(15))
             .build()
             .unwrap();
@@ -37,7 +37,7 @@ async fn the_extractor_knows_phase_deadline_and_time_left() {
 /// Deadline and time left are the drain's, not the process's.
 #[tokio::test(start_paused = true)]
 async fn the_time_left_ends_when_requests_are_cut() {
-    let c = builder().build().unwrap();
+    let c = grace(30).build().unwrap();
     let h = c.handle();
     let stop = StopSignal::new(&h);
     assert_eq!((stop.deadline(), stop.time_left()), (None, None));
@@ -66,7 +66,7 @@ async fn without_prestop_the_extractor_says_what_to_do() {
 
 #[tokio::test(start_paused = true)]
 async fn the_token_is_cancelled_when_the_stream_is_told() {
-    let c = builder().lame_duck(Duration::from_secs(4)).build().unwrap();
+    let c = grace(30).lame_duck(Duration::from_secs(4)).build().unwrap();
     let h = c.handle();
     let (stop, finishes) = (StopSignal::new(&h), StopSignal::new(&h));
     finishes.set_policy(StreamPolicy::Finish);
@@ -92,7 +92,7 @@ async fn the_token_is_cancelled_when_the_stream_is_told() {
 /// The handler's task for a token ends with the request.
 #[tokio::test(start_paused = true)]
 async fn a_token_of_a_request_that_is_over_costs_nothing_more() {
-    let c = builder().build().unwrap();
+    let c = grace(30).build().unwrap();
     let before = tokio::runtime::Handle::current()
         .metrics()
         .num_alive_tasks();
@@ -108,7 +108,7 @@ async fn a_token_of_a_request_that_is_over_costs_nothing_more() {
 /// Asked again it is the same moment.
 #[tokio::test(start_paused = true)]
 async fn told_resolves_for_every_waiter_and_counts_once() {
-    let c = builder().build().unwrap();
+    let c = grace(30).build().unwrap();
     let h = c.handle();
     let stop = StopSignal::new(&h);
     let (one, two) = (stop.told(), stop.told());

@@ -21,6 +21,15 @@ const LOOK: Duration = Duration::from_secs(30);
 /// How long after a removal a heartbeat that was not answered may still be waited for.
 const LATE: Duration = Duration::from_millis(300);
 
+/// Between looks at a list that is behind: Nacos 2 and 3 make it anew half a second after a change.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Of an instance that is new, so that one which an older process removed with its own, a moment too late, is back soon.
+const YOUNG: Duration = Duration::from_secs(1);
+
+/// How many heartbeats it is young.
+const YOUTH: u8 = 5;
+
 /// How many services are spoken of at a time: an application of Dubbo's may have dozens.
 const AT_ONCE: usize = 8;
 
@@ -36,6 +45,8 @@ pub(super) struct Entry {
     pub(super) leaving: bool,
     /// A heartbeat was sent and not answered: it may be heard later.
     pub(super) unanswered: bool,
+    /// Heartbeats until now, as far as it matters.
+    pub(super) beats: u8,
 }
 
 impl Entry {
@@ -72,6 +83,12 @@ impl Entry {
                 false
             }
         }
+    }
+
+    /// Whether it is there after its removal, by what tells at once and changes nothing: the heartbeat of v3, which is
+    /// refused where there is no instance.
+    async fn is_there(&self, listing: &Listing, by: Deadline) -> Result<bool, RegistryError> {
+        Ok(self.servers.beat(listing, by).await? && !self.is_anothers(listing, by).await)
     }
 
     /// Registers it again, with `enabled=false`.
@@ -144,7 +161,13 @@ impl Registration for Entry {
                 .collect())
             .await?;
             self.unanswered = false;
-            (!known.contains(&false), self.ttl / 3)
+            self.beats = self.beats.saturating_add(1);
+            let next = self.ttl / 3;
+            let is_young = self.beats <= YOUTH;
+            (
+                !known.contains(&false),
+                if is_young { next.min(YOUNG) } else { next },
+            )
         } else {
             let holders = self.holders(by).await?;
             (!holders.contains(&Holder::Nobody), LOOK)
@@ -192,13 +215,34 @@ impl Registration for Entry {
         Ok(())
     }
 
-    /// What Nacos tells clients.
+    /// Before it leaves, what Nacos tells clients. Then, whether it is there: what clients are told is half a second behind.
     async fn is_listed(&mut self, by: Deadline) -> Result<Option<bool>, RegistryError> {
-        let holders = self.holders(by).await?;
-        Ok(match holders.len() < self.listings.len() {
-            // One that may not be read may be there.
-            true if !holders.contains(&Holder::Us) => None,
-            _ => Some(holders.contains(&Holder::Us)),
-        })
+        if !self.leaving {
+            let holders = self.holders(by).await?;
+            return Ok(is_listed(&holders, self.listings.len()));
+        }
+        if self.ephemeral && !self.servers.may_revive() {
+            self.servers.prepare(by).await?;
+            let calls = self.listings.iter();
+            let there = all(calls.map(|listing| self.is_there(listing, by)).collect()).await?;
+            return Ok(Some(there.contains(&true)));
+        }
+        loop {
+            let holders = self.holders(by).await?;
+            let is_last = by.remaining() < AGAIN * 2;
+            if is_last || !holders.contains(&Holder::Us) {
+                return Ok(is_listed(&holders, self.listings.len()));
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+}
+
+/// Whether any of them is ours; not known where one may not be read.
+fn is_listed(holders: &[Holder], of: usize) -> Option<bool> {
+    match holders.contains(&Holder::Us) {
+        true => Some(true),
+        false if holders.len() < of => None,
+        false => Some(false),
     }
 }

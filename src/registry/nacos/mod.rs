@@ -20,18 +20,21 @@
 //! | register | `POST` | `POST` | the same again; twice is the same as once |
 //! | heartbeat | `POST` with `heartBeat=true` | `PUT .../beat`, the light one without the instance in it | 21003 or 20404, "not known": registered anew, unless a stop has begun |
 //! | leave | `GET .../list`, then `DELETE` | the same | that it was not there is success |
-//! | read back | `GET .../list` | the same | still there, or there again: removed again, within the leave budget |
+//! | read back | `POST` with `heartBeat=true`: 21003 means gone | `GET .../list`, until it is gone there | still there, or there again: removed again, within the leave budget |
 //!
 //! Ended by a panic, the watchdog or a third Ctrl-C, the process removes its instance all the same, over a blocking socket
 //! ([`LastGasp`](crate::registry::LastGasp)).
 //!
 //! An instance has no id in Nacos but its address, so a late `DELETE` would hit a successor at the same one. That is what
-//! the metadata `prestop.id` and the look before the removal are for: what carries another process's id is left alone. (A
-//! successor that registers in the millisecond between the two would be removed, and is back with its next heartbeat.)
+//! the metadata `prestop.id` and the look before the removal are for: what carries another process's id is left alone. The
+//! list is behind, though: Nacos 2 and 3 gather changes for half a second before they tell clients, and the list is what
+//! clients are told. A successor that registered within that time would be removed, too. Its own next heartbeat notices,
+//! which is why an instance sends its first five a second apart.
 //!
 //! A heartbeat can bring an instance back (S6), but not these: v3's never does, and v1's does only when it carries
 //! the instance, which the light one does not. A heartbeat in flight is waited for before the removal, and where one of v1
-//! was never answered, the list is read twice.
+//! was never answered, the list is read once more. That v3's is refused when there is no instance makes it the way to read
+//! a removal back: it tells at once, where the list takes its half second.
 //!
 //! # Versions
 //!
@@ -84,8 +87,9 @@ use login::Login;
 /// Nacos' own: a heartbeat each 5 s, unhealthy without one after 15 s, removed after 30 s.
 const TTL: Duration = Duration::from_secs(15);
 
-/// Clients that poll do it each 10 s, unless they are told otherwise.
-const VISIBILITY: Duration = Duration::from_secs(10);
+/// Clients that poll do it each 10 s, unless they are told otherwise, and the list that they are given is up to a second
+/// behind.
+const VISIBILITY: Duration = Duration::from_secs(11);
 
 /// Where Nacos is below its port, unless it is told otherwise.
 const CONTEXT: &str = "/nacos";
@@ -219,7 +223,7 @@ impl Nacos {
     }
 
     /// The same cluster, which calls an instance unhealthy when no heartbeat came for this long, and removes it after
-    /// twice as long; it looks each 5 s. A heartbeat is sent three times per this time.
+    /// twice as long; it looks each 5 s. A heartbeat is sent three times per this time, the first five a second apart.
     ///
     /// Default: 15 s, Nacos' own, and what its clients go by. Anything else is given to it as the metadata
     /// `preserved.heart.beat.interval`, `preserved.heart.beat.timeout` and `preserved.ip.delete.timeout`.
@@ -231,7 +235,7 @@ impl Nacos {
 
     /// The same cluster, declaring that clients of the service may still call this long after an instance left.
     ///
-    /// Default: 10 s, for clients over HTTP, which poll as often. Where all are subscribers over gRPC (Nacos' Java client
+    /// Default: 11 s, for clients over HTTP, which poll each 10 s a list that is a second behind. Where all are subscribers over gRPC (Nacos' Java client
     /// since 2.0, its Go client since 2.0), 2 s is enough: Nacos gathers changes for half a second and tells them. Spring
     /// Cloud's load balancer has a cache of its own on top (35 s, `spring.cloud.loadbalancer.cache.ttl`): shorten it, or
     /// declare it here.
@@ -326,6 +330,7 @@ impl Registry for Nacos {
             known: true,
             leaving: false,
             unanswered: false,
+            beats: 0,
         };
         entry.register(by).await?;
         Ok(Box::new(entry))

@@ -176,7 +176,8 @@ const V3: [&str; 5] = [
     "POST /nacos/v3/client/ns/instance",
     "GET /nacos/v3/client/ns/instance/list",
     "DELETE /nacos/v3/client/ns/instance",
-    "GET /nacos/v3/client/ns/instance/list",
+    // Read back.
+    "POST /nacos/v3/client/ns/instance",
 ];
 
 const V1: [&str; 5] = [
@@ -194,7 +195,7 @@ async fn registered(nacos: &Nacos) -> Box<dyn Registration> {
 async fn lives_and_leaves(nacos: &Nacos) {
     let mut entry = registered(nacos).await;
     let beat = Beat::Alive {
-        next: Duration::from_secs(5),
+        next: Duration::from_secs(1),
         listed_for: Duration::from_secs(35),
     };
     assert_eq!(entry.heartbeat(soon()).await.unwrap(), beat);
@@ -206,7 +207,7 @@ async fn lives_and_leaves(nacos: &Nacos) {
 
 #[tokio::test]
 async fn v3_names_group_and_namespace_apart() {
-    let (url, task) = server([OK, OK, OURS, OK, NOBODY]).await;
+    let (url, task) = server([OK, OK, OURS, OK, UNKNOWN]).await;
     let nacos = Nacos::new([url]).unwrap().with_namespace("staging");
     lives_and_leaves(&nacos.with_weight(0.5)).await;
     let calls = task.await.unwrap();
@@ -218,7 +219,7 @@ async fn v3_names_group_and_namespace_apart() {
         assert_eq!(field(call, "namespaceId"), Some("staging"));
         assert_eq!(field(call, "clusterName"), Some("DEFAULT"));
     }
-    for call in [0, 1, 3] {
+    for call in [0, 1, 3, 4] {
         assert_eq!(field(call, "ip"), Some("10.0.0.5"));
         assert_eq!(field(call, "port"), Some("80"));
         assert_eq!(field(call, "ephemeral"), Some("true"));
@@ -227,7 +228,7 @@ async fn v3_names_group_and_namespace_apart() {
     assert_eq!(field(0, "enabled"), Some("true"));
     assert_eq!(field(0, "metadata"), Some(r#"{"prestop.id":"o1"}"#));
     let heart_beat: Vec<_> = (0..5).map(|call| field(call, "heartBeat")).collect();
-    assert_eq!(heart_beat, [None, Some("true"), None, None, None]);
+    assert_eq!(heart_beat, [None, Some("true"), None, None, Some("true")]);
 }
 
 #[tokio::test]
@@ -378,12 +379,60 @@ async fn a_heartbeat_of_v1_that_was_never_answered_is_looked_for_after_the_remov
 }
 
 #[tokio::test]
-async fn a_list_that_may_not_be_read_hinders_nothing() {
-    let (url, task) = server([OK, DENIED, OK, DENIED]).await;
+async fn what_is_there_again_after_the_removal_is_listed_unless_it_is_a_successor() {
+    let (url, task) = server([OK, OURS, OK, OK, OURS, OURS, OK, OK, ANOTHERS]).await;
     let nacos = Nacos::new([url]).unwrap();
     let mut entry = registered(&nacos).await;
-    assert_eq!(entry.deregister(soon()).await.unwrap(), Gone::Removed);
+    for listed in [true, false] {
+        entry.deregister(soon()).await.unwrap();
+        assert_eq!(entry.is_listed(soon()).await.unwrap(), Some(listed));
+    }
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn the_list_of_v1_is_read_until_it_has_caught_up() {
+    let (url, task) = server([OK_V1, OURS_V1, OK_V1, OURS_V1, OURS_V1, NOBODY_V1]).await;
+    let nacos = Nacos::new([url]).unwrap().with_api(NacosApi::V1);
+    let mut entry = registered(&nacos).await;
+    entry.deregister(soon()).await.unwrap();
+    assert_eq!(entry.is_listed(soon()).await.unwrap(), Some(false));
+    task.await.unwrap();
+
+    let (url, task) = server([OK_V1, OURS_V1, OK_V1, OURS_V1]).await;
+    let nacos = Nacos::new([url]).unwrap().with_api(NacosApi::V1);
+    let mut entry = registered(&nacos).await;
+    entry.deregister(soon()).await.unwrap();
+    // Not for longer than there is.
+    let now = Deadline::after(Duration::from_millis(150));
+    let listed = entry.is_listed(now).await;
+    assert!(!matches!(listed, Ok(Some(false) | None)), "{listed:?}");
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn heartbeats_are_close_together_at_first() {
+    let (url, task) = server([OK; 7]).await;
+    let mut entry = registered(&Nacos::new([url]).unwrap()).await;
+    let mut nexts = Vec::new();
+    for _ in 0..6 {
+        let Beat::Alive { next, .. } = entry.heartbeat(soon()).await.unwrap() else {
+            panic!("it is known");
+        };
+        nexts.push(next.as_secs());
+    }
+    assert_eq!(nexts, [1, 1, 1, 1, 1, 5]);
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_list_that_may_not_be_read_hinders_nothing() {
+    let (url, task) = server([OK, DENIED, DENIED, OK, UNKNOWN]).await;
+    let nacos = Nacos::new([url]).unwrap();
+    let mut entry = registered(&nacos).await;
     assert_eq!(entry.is_listed(soon()).await.unwrap(), None);
+    assert_eq!(entry.deregister(soon()).await.unwrap(), Gone::Removed);
+    assert_eq!(entry.is_listed(soon()).await.unwrap(), Some(false));
     task.await.unwrap();
 }
 
@@ -423,7 +472,7 @@ async fn times_other_than_nacos_own_are_in_the_metadata() {
     let nacos = Nacos::new([url]).unwrap().with_ttl(Duration::from_secs(6));
     let mut entry = registered(&nacos).await;
     let beat = Beat::Alive {
-        next: Duration::from_secs(2),
+        next: Duration::from_secs(1),
         listed_for: Duration::from_secs(17),
     };
     assert_eq!(entry.heartbeat(soon()).await.unwrap(), beat);

@@ -40,6 +40,28 @@ pub enum Stop {
     PrestopHeader(Duration),
 }
 
+/// How a replica is run.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    pub stop: Stop,
+    pub readiness: Readiness,
+    /// In place of `drain`.
+    pub maint: bool,
+    pub linger: Duration,
+}
+
+impl How {
+    pub const fn new(stop: Stop) -> Self {
+        Self {
+            stop,
+            readiness: Readiness::FailWhenStopping,
+            maint: false,
+            // The default.
+            linger: Duration::from_millis(500),
+        }
+    }
+}
+
 /// One place for a replica: its addresses outlive it.
 pub struct Place {
     pub service: SocketAddr,
@@ -110,8 +132,9 @@ impl Place {
         Router::new().route("/", any(answer))
     }
 
-    /// A replica that is ready. `maint` and the readiness are for HAProxy's tests.
-    pub async fn start(&self, stop: Stop, readiness: Readiness, maint: bool) -> Replica {
+    /// A replica that is ready.
+    pub async fn start(&self, how: How) -> Replica {
+        let stop = how.stop;
         let graceful = CancellationToken::new();
         let (lame_duck, says_so) = match stop {
             Stop::Axum => {
@@ -141,13 +164,14 @@ impl Place {
             Stop::PrestopHeader(lame_duck) => (lame_duck, true),
         };
         let mut agent = AgentCheck::new(bind(self.agent).await).with_agent_inter(AGENT_INTER);
-        if maint {
+        if how.maint {
             agent = agent.with_maint();
         }
         let c = ShutdownCoordinator::builder_without_signals()
             .grace_period(GracePeriod::from_secs(120).expect("it is one"))
             .lame_duck(lame_duck)
-            .readiness(readiness)
+            .readiness(how.readiness)
+            .linger(how.linger)
             .probe_listener(bind(self.probes).await)
             .haproxy_agent(agent)
             .build()

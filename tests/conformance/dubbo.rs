@@ -21,7 +21,6 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
-use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tower::service_fn;
@@ -102,8 +101,13 @@ impl Provider {
             .unwrap();
         let h = c.handle();
         let echo = Echo(name, answered.clone());
-        let app = Routes::new(echo).prepare().into_axum_router();
-        let run = tokio::spawn(async move { c.serve(listener, app).await.unwrap() });
+        // tonic's own server sends GOAWAY when the lame duck is over, and by then nobody calls. Dubbo 3.2 loses calls to a
+        // GOAWAY of a provider that it has not yet heard to be gone.
+        let server = tonic::transport::Server::builder()
+            .layer(c.layer())
+            .add_service(echo);
+        let serving = server.serve_with_incoming_shutdown(c.incoming(listener), h.draining());
+        let run = tokio::spawn(async move { c.run(serving).await.unwrap() });
         Self { at, h, run, over }
     }
 }

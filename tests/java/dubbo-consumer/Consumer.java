@@ -42,11 +42,12 @@ public final class Consumer {
         reference.setInterface(Echo.class);
         reference.setProtocol("tri");
         reference.setRetries(0);
-        reference.setTimeout(30_000);
+        reference.setTimeout(120_000);
         reference.setCheck(false);
         reference.setLoadbalance("roundrobin");
         // Providers that register by interface, as those of before Dubbo 3 do.
-        reference.setParameters(Map.of("migration.step", "FORCE_INTERFACE"));
+        // And patience with a busy machine: 3 s are the default.
+        reference.setParameters(Map.of("migration.step", "FORCE_INTERFACE", "connect.timeout", "60000"));
         DubboBootstrap.getInstance().application(application).registry(registry).reference(reference).start();
         listen(at);
         call(reference.get());

@@ -149,9 +149,13 @@ async fn every_balancer_is_told_before_the_drain_begins() {
 
 #[tokio::test]
 async fn one_that_does_not_ask_any_more_is_in_the_report_by_name() {
-    // Thrice this may pass before the stop begins, or it is taken for one that had gone before.
-    let (builder, at) = agent(builder(), Duration::from_secs(4)).await;
-    let c = builder.build().unwrap();
+    let listener = local().await;
+    let at = listener.local_addr().unwrap();
+    // Thrice the interval may pass before the stop begins, or it is taken for one that had gone before.
+    let agent = AgentCheck::new(listener)
+        .with_agent_inter(NEVER)
+        .with_limit(Duration::from_secs(1));
+    let c = builder().haproxy_agent(agent).build().unwrap();
     let h = c.handle();
     let run = tokio::spawn(c.run(h.draining()));
     within("ready", h.wait_for(Phase::Ready)).await;

@@ -12,9 +12,10 @@ mod program;
 #[path = "../examples/gateways/replica.rs"]
 mod replica;
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use prestop::{Outcome, Phase, Readiness};
+use prestop::{Outcome, Phase, Readiness, ShutdownHandle};
 
 use tokio::task::JoinSet;
 
@@ -54,6 +55,7 @@ fn say(line: &str) {
 fn prestop() -> How {
     How {
         linger: Duration::from_secs(3),
+        limit: LAME_DUCK,
         ..How::new(Stop::Prestop(LAME_DUCK))
     }
 }
@@ -63,7 +65,37 @@ struct Scene {
     places: [Place; 2],
     replicas: [Option<Replica>; 2],
     haproxy: Gateway,
+    program: PathBuf,
     how: How,
+}
+
+/// A new HAProxy takes every server for up before it has asked.
+async fn asked(haproxy: &Gateway) {
+    for name in ["one", "two"] {
+        let asked = || haproxy.server(name).unwrap().agent.contains("L7OK");
+        until("an agent check", asked).await;
+    }
+}
+
+/// One more HAProxy before these.
+async fn haproxy(program: &Path, config: &str, places: &[Place; 2]) -> Gateway {
+    let port = |address: std::net::SocketAddr| address.port().to_string();
+    let words = [
+        ("SERVICE_1", port(places[0].service)),
+        ("SERVICE_2", port(places[1].service)),
+        ("PROBES_1", port(places[0].probes)),
+        ("PROBES_2", port(places[1].probes)),
+        ("AGENT_1", port(places[0].agent)),
+        ("AGENT_2", port(places[1].agent)),
+    ];
+    // So that what it counts and what it does are in order.
+    let config = config.replace("global\n", "global\n    nbthread 1\n");
+    let args = ["-db", "-f", "DIR/haproxy.cfg"];
+    let haproxy = Gateway::start(program, &args, ("haproxy.cfg", &config), &words).await;
+    let haproxy = haproxy.unwrap();
+    // It listens there after it listens to clients.
+    until("the stats socket", || haproxy.server("one").is_ok()).await;
+    haproxy
 }
 
 impl Scene {
@@ -90,34 +122,19 @@ impl Scene {
         for (place, replica) in places.iter().zip(&mut replicas) {
             *replica = Some(place.start(how).await);
         }
-        let port = |address: std::net::SocketAddr| address.port().to_string();
-        let words = [
-            ("SERVICE_1", port(places[0].service)),
-            ("SERVICE_2", port(places[1].service)),
-            ("PROBES_1", port(places[0].probes)),
-            ("PROBES_2", port(places[1].probes)),
-            ("AGENT_1", port(places[0].agent)),
-            ("AGENT_2", port(places[1].agent)),
-        ];
-        // So that what it counts and what it does are in order.
-        let config = config.replace("global\n", "global\n    nbthread 1\n");
-        let args = ["-db", "-f", "DIR/haproxy.cfg"];
-        let haproxy = Gateway::start(&program, &args, ("haproxy.cfg", &config), &words).await;
+        let haproxy = haproxy(&program, config, &places).await;
         let scene = Self {
             places,
             replicas,
-            haproxy: haproxy.unwrap(),
+            haproxy,
+            program,
             how,
         };
-        // It listens there after it listens to clients.
-        until("the stats socket", || scene.haproxy.server("one").is_ok()).await;
         for name in ["one", "two"] {
             scene.becomes(name, "UP").await;
         }
         if config.contains("agent-check") {
-            // A new HAProxy takes every server for up before it has asked.
-            let asked = || scene.server("one").agent.contains("L7OK");
-            until("an agent check", asked).await;
+            asked(&scene.haproxy).await;
         }
         Some(scene)
     }
@@ -152,6 +169,16 @@ impl Scene {
     }
 }
 
+/// Waits for what the lame duck waits for.
+async fn acknowledged(h: &ShutdownHandle) {
+    let acknowledged = || {
+        let hooks = h.report().hooks;
+        let hook = hooks.iter().find(|hook| hook.name == HOOK);
+        hook.is_some_and(|hook| hook.outcome == Outcome::Done)
+    };
+    until("the acknowledgement", acknowledged).await;
+}
+
 /// The first replica is stopped and started again, under load, twice.
 async fn loses_nothing(mut scene: Scene, drained: &str, by_agent: bool) {
     let load = Load::start(scene.haproxy.port, 8, Duration::from_millis(10));
@@ -161,12 +188,7 @@ async fn loses_nothing(mut scene: Scene, drained: &str, by_agent: bool) {
         let h = replica.h.clone().unwrap();
         replica.stop();
         let at_the_drain = if by_agent {
-            let acknowledged = || {
-                let hooks = h.report().hooks;
-                let hook = hooks.iter().find(|hook| hook.name == HOOK);
-                hook.is_some_and(|hook| hook.outcome == Outcome::Done)
-            };
-            until("the acknowledgement", acknowledged).await;
+            acknowledged(&h).await;
             // At once, not soon.
             scene.server("one")
         } else {
@@ -255,6 +277,32 @@ async fn without_a_drain_the_same_load_loses_requests() {
     say(&format!(
         "killed: {in_flight} slow requests, and of the others {outcome:?}"
     ));
+}
+
+/// Two processes behind one address, told apart by what they send.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_drain_is_acknowledged_when_both_of_two_balancers_have_fetched_it() {
+    let named = |name| {
+        AGENT.replace(
+            "agent-inter",
+            &format!(r#"agent-send "{name}\n" agent-inter"#),
+        )
+    };
+    let Some(mut scene) = Scene::start(&named("lb1"), prestop()).await else {
+        return;
+    };
+    let other = haproxy(&scene.program, &named("lb2"), &scene.places).await;
+    asked(&other).await;
+    let replica = scene.replicas[0].take().unwrap();
+    let h = replica.h.clone().unwrap();
+    replica.stop();
+    acknowledged(&h).await;
+    for haproxy in [&scene.haproxy, &other] {
+        assert_eq!(haproxy.server("one").unwrap().status, "DRAIN (agent)");
+    }
+    h.end_lame_duck();
+    let report = tokio::time::timeout(BOUND, replica.ended()).await.unwrap();
+    assert!(report.unwrap().is_clean());
 }
 
 /// A request whose session is bound to the first server.

@@ -48,6 +48,8 @@ pub struct How {
     /// In place of `drain`.
     pub maint: bool,
     pub linger: Duration,
+    /// For HAProxy's agent checks.
+    pub limit: Duration,
 }
 
 impl How {
@@ -58,6 +60,7 @@ impl How {
             maint: false,
             // The default.
             linger: Duration::from_millis(500),
+            limit: Duration::from_secs(10),
         }
     }
 }
@@ -163,7 +166,9 @@ impl Place {
             Stop::Prestop(lame_duck) => (lame_duck, false),
             Stop::PrestopHeader(lame_duck) => (lame_duck, true),
         };
-        let mut agent = AgentCheck::new(bind(self.agent).await).with_agent_inter(AGENT_INTER);
+        let mut agent = AgentCheck::new(bind(self.agent).await)
+            .with_agent_inter(AGENT_INTER)
+            .with_limit(how.limit);
         if how.maint {
             agent = agent.with_maint();
         }

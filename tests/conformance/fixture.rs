@@ -70,7 +70,7 @@ pub trait Fixture: Send + Sync + 'static {
 
 /// A program on `PATH`, or in one of the directories in which `.ci/run` puts what is not packaged.
 pub fn on_path(name: &str) -> Option<PathBuf> {
-    let own = ["consul/root/usr/bin", "nacos", "eureka"].map(|dir| {
+    let own = ["consul/root/usr/bin", "nacos", "eureka", "dubbo"].map(|dir| {
         Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("target")
             .join(dir)

@@ -15,6 +15,8 @@ mod child;
 #[cfg(feature = "consul")]
 mod consul_own;
 mod contract;
+#[cfg(all(feature = "nacos", feature = "zookeeper", feature = "tonic"))]
+mod dubbo;
 #[cfg(feature = "etcd")]
 mod etcd_own;
 #[cfg(feature = "eureka")]

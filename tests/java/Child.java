@@ -5,7 +5,7 @@ import java.nio.file.Path;
 import java.util.Comparator;
 import java.util.stream.Stream;
 
-/** A server that does not outlive the test that started it. */
+/** A program that does not outlive the test that started it. */
 final class Child {
     /**
      * Ends this process, and deletes its directory, as soon as its standard input ends: that is when its parent closes
@@ -27,6 +27,16 @@ final class Child {
         }, "parent");
         thread.setDaemon(true);
         thread.start();
+    }
+
+    /** Those of its arguments that are {@code -Dproperty=value}, as a JVM would take them. */
+    static void properties(String[] args) {
+        for (String arg : args) {
+            if (arg.startsWith("-D") && arg.contains("=")) {
+                int end = arg.indexOf('=');
+                System.setProperty(arg.substring(2, end), arg.substring(end + 1));
+            }
+        }
     }
 
     private Child() {}

@@ -12,13 +12,14 @@ import org.springframework.boot.builder.SpringApplicationBuilder;
 import org.springframework.context.ConfigurableApplicationContext;
 
 /**
- * Nacos without its console: PORT DIR. Standalone, with everything it writes in DIR, on 127.0.0.1 alone: HTTP on PORT,
- * gRPC on PORT + 1000 and PORT + 1001, Raft on PORT - 1000. Other settings are system properties or those of
+ * Nacos without its console: PORT DIR [-Dproperty=value..]. Standalone, with everything it writes in DIR, on 127.0.0.1 alone: HTTP on PORT,
+ * gRPC on PORT + 1000 and PORT + 1001, Raft on PORT - 1000. Other settings are those of
  * resources/application.properties. Ends with its standard input.
  */
 public class Server {
     public static void main(String[] args) throws Exception {
         Path dir = Path.of(args[1]).toAbsolutePath();
+        Child.properties(args);
         Child.endsWithItsParent(dir);
         System.setProperty("nacos.server.main.port", args[0]);
         System.setProperty("nacos.home", dir.toString());

@@ -21,6 +21,9 @@ use crate::fixture::Fixture;
 /// Nothing in these tests takes this long, on the busiest of machines.
 pub const BOUND: Duration = Duration::from_secs(120);
 
+/// But the start of a JVM: two minutes at a load of twenty on two cores.
+pub const START: Duration = Duration::from_secs(300);
+
 pub struct Server<F: Fixture> {
     program: PathBuf,
     ports: Vec<u16>,
@@ -88,12 +91,13 @@ impl<F: Fixture> Server<F> {
 
     /// Starts it on its ports.
     pub async fn up(&mut self) {
-        assert!(
-            self.try_up().await,
-            "{} did not start again. It said:\n{}",
-            F::NAME,
-            self.log()
-        );
+        // Somebody else's connection may have one of them for a moment.
+        for _ in 0..3 {
+            if self.try_up().await {
+                return;
+            }
+        }
+        panic!("{} did not start again. It said:\n{}", F::NAME, self.log());
     }
 
     async fn try_up(&mut self) -> bool {
@@ -112,7 +116,7 @@ impl<F: Fixture> Server<F> {
             .process_group(0);
         self.child = Some(command.spawn().unwrap());
         let begun = Instant::now();
-        while begun.elapsed() < BOUND {
+        while begun.elapsed() < START {
             if F::is_ready(self.at()).await {
                 return true;
             }

@@ -91,6 +91,16 @@ impl Service {
     }
 }
 
+/// The registry, and a permit for each of its heartbeats that was answered.
+pub fn counted(registry: Box<dyn Registry>) -> (Box<dyn Registry>, Arc<Semaphore>) {
+    let beats = Arc::new(Semaphore::new(0));
+    let counted = Counted {
+        registry,
+        beats: beats.clone(),
+    };
+    (Box::new(counted), beats)
+}
+
 /// A registry that counts the heartbeats that were answered.
 struct Counted<T> {
     registry: T,

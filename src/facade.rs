@@ -171,8 +171,8 @@ impl crate::ShutdownCoordinatorBuilder {
     /// before has fetched that. So the lame duck lasts until the last of them sends nothing more. See
     /// [`AgentCheck`](crate::haproxy::AgentCheck).
     ///
-    /// A balancer that does not ask for twice the interval and a second fails the hook, is in the report by name, and
-    /// holds nothing up any more.
+    /// A balancer that does not ask [in time](crate::haproxy::AgentCheck::with_limit) fails the hook, is in the report by
+    /// name, and holds nothing up any more.
     #[cfg_attr(docsrs, doc(cfg(feature = "haproxy")))]
     pub fn haproxy_agent(self, agent: crate::haproxy::AgentCheck) -> Self {
         let (answers, told) = agent.into_parts();

@@ -112,7 +112,7 @@ async fn maint_is_said_in_place_of_drain() {
 /// The one who waits for the answer of a stop that nobody asked about would wait for the limit, 101 s.
 #[tokio::test]
 async fn where_nobody_asked_nobody_is_waited_for() {
-    let (builder, at) = agent(grace(600), NEVER).await;
+    let (builder, at) = agent(builder(), NEVER).await;
     let c = builder.build().unwrap();
     let h = c.handle();
     assert_eq!(ask(at).await, "down #starting\n", "it was never sent here");
@@ -127,7 +127,7 @@ async fn where_nobody_asked_nobody_is_waited_for() {
 #[tokio::test]
 async fn every_balancer_is_told_before_the_drain_begins() {
     for texts in [["lb1-web\n", "lb1-api\n"], ["", ""]] {
-        let (builder, at) = agent(grace(600), NEVER).await;
+        let (builder, at) = agent(builder(), NEVER).await;
         let c = builder.build().unwrap();
         let h = c.handle();
         let run = tokio::spawn(c.run(h.draining()));
@@ -149,9 +149,13 @@ async fn every_balancer_is_told_before_the_drain_begins() {
 
 #[tokio::test]
 async fn one_that_does_not_ask_any_more_is_in_the_report_by_name() {
-    // Thrice this may pass before the stop begins, or it is taken for one that had gone before.
-    let (builder, at) = agent(builder(), Duration::from_secs(4)).await;
-    let c = builder.build().unwrap();
+    let listener = local().await;
+    let at = listener.local_addr().unwrap();
+    // Thrice the interval may pass before the stop begins, or it is taken for one that had gone before.
+    let agent = AgentCheck::new(listener)
+        .with_agent_inter(NEVER)
+        .with_limit(Duration::from_secs(1));
+    let c = builder().haproxy_agent(agent).build().unwrap();
     let h = c.handle();
     let run = tokio::spawn(c.run(h.draining()));
     within("ready", h.wait_for(Phase::Ready)).await;
@@ -170,7 +174,7 @@ async fn one_that_does_not_ask_any_more_is_in_the_report_by_name() {
 /// S11: connections that are held, before and in the stop, are answered once, block nobody and delay nothing.
 #[tokio::test]
 async fn who_holds_connections_blocks_nobody_and_delays_no_stop() {
-    let (builder, at) = agent(grace(600), NEVER).await;
+    let (builder, at) = agent(builder(), NEVER).await;
     let c = builder.build().unwrap();
     let h = c.handle();
     let run = tokio::spawn(c.run(h.draining()));
@@ -202,7 +206,7 @@ async fn who_holds_connections_blocks_nobody_and_delays_no_stop() {
 
 #[tokio::test]
 async fn an_interval_that_does_not_fit_fails_the_build() {
-    let (builder, _) = agent(builder(), NEVER).await;
+    let (builder, _) = agent(grace(30), NEVER).await;
     let error = builder.build().unwrap_err();
     assert!(error.is_budget());
     assert!(error.to_string().contains(HOOK), "{error}");

@@ -1,14 +1,18 @@
 //! The examples as their users meet them: real processes, real signals, odd arguments.
 #![cfg(all(unix, not(loom)))]
 
-use std::collections::BTreeSet;
+// Of `support`, nothing else is needed here.
+#[path = "support/ports.rs"]
+#[allow(unreachable_pub)]
+mod ports;
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Mutex;
 use std::time::Duration;
 
+use ports::free_port;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -70,19 +74,6 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A port that is free, given to nobody else in here, and outside of what the kernel gives to clients (32768 and up, by
-/// its default).
-fn free_port() -> SocketAddr {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    let mut given = GIVEN.lock().expect("no panic inside");
-    loop {
-        let address = SocketAddr::from(([127, 0, 0, 1], fastrand::u16(10_000..32_000)));
-        if TcpListener::bind(address).is_ok() && given.insert(address.port()) {
-            return address;
-        }
     }
 }
 

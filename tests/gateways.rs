@@ -12,16 +12,21 @@ mod program;
 #[path = "../examples/gateways/replica.rs"]
 mod replica;
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use prestop::{Phase, Readiness};
+use prestop::{Outcome, Phase, Readiness, ShutdownHandle};
 
-use load::{Load, ask};
+use tokio::task::JoinSet;
+
+use load::{Load, ask, exchange};
 use program::{Gateway, Server};
-use replica::{Place, Replica, Stop};
+use replica::{How, Place, Replica, Stop};
 
 const AGENT: &str = include_str!("../examples/gateways/haproxy-agent.cfg");
 const BY_404: &str = include_str!("../examples/gateways/haproxy-404.cfg");
+
+const HOOK: &str = "HAProxy's agent check";
 
 /// Nothing in these tests takes this long.
 const BOUND: Duration = Duration::from_secs(60);
@@ -40,17 +45,62 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
         .unwrap_or_else(|_| panic!("waited {BOUND:?} for: {what}"));
 }
 
+/// A line past libtest, which would keep it to itself.
+fn say(line: &str) {
+    let line = format!("{line}\n");
+    std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).unwrap();
+}
+
+/// Whoever was given a request before the drain has all the time to send it: HAProxy may get no processor for a while.
+fn prestop() -> How {
+    How {
+        linger: Duration::from_secs(3),
+        limit: LAME_DUCK,
+        ..How::new(Stop::Prestop(LAME_DUCK))
+    }
+}
+
 /// Two replicas, and HAProxy before them.
 struct Scene {
     places: [Place; 2],
     replicas: [Option<Replica>; 2],
     haproxy: Gateway,
-    how: (Stop, Readiness, bool),
+    program: PathBuf,
+    how: How,
+}
+
+/// A new HAProxy takes every server for up before it has asked.
+async fn asked(haproxy: &Gateway) {
+    for name in ["one", "two"] {
+        let asked = || haproxy.server(name).unwrap().agent.contains("L7OK");
+        until("an agent check", asked).await;
+    }
+}
+
+/// One more HAProxy before these.
+async fn haproxy(program: &Path, config: &str, places: &[Place; 2]) -> Gateway {
+    let port = |address: std::net::SocketAddr| address.port().to_string();
+    let words = [
+        ("SERVICE_1", port(places[0].service)),
+        ("SERVICE_2", port(places[1].service)),
+        ("PROBES_1", port(places[0].probes)),
+        ("PROBES_2", port(places[1].probes)),
+        ("AGENT_1", port(places[0].agent)),
+        ("AGENT_2", port(places[1].agent)),
+    ];
+    // So that what it counts and what it does are in order.
+    let config = config.replace("global\n", "global\n    nbthread 1\n");
+    let args = ["-db", "-f", "DIR/haproxy.cfg"];
+    let haproxy = Gateway::start(program, &args, ("haproxy.cfg", &config), &words).await;
+    let haproxy = haproxy.unwrap();
+    // It listens there after it listens to clients.
+    until("the stats socket", || haproxy.server("one").is_ok()).await;
+    haproxy
 }
 
 impl Scene {
     /// `None`, said aloud, where there is no HAProxy.
-    async fn start(config: &str, how: (Stop, Readiness, bool)) -> Option<Self> {
+    async fn start(config: &str, how: How) -> Option<Self> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         // Debian has it where only root looks.
         let mut dirs: Vec<_> = std::env::split_paths(&path).collect();
@@ -64,40 +114,27 @@ impl Scene {
                 std::env::var_os("CI").is_none(),
                 "no haproxy in CI (Debian: haproxy)"
             );
-            // Past libtest, which would keep it to itself.
-            let line = b"SKIPPED: there is no haproxy here (Debian: haproxy)\n";
-            std::io::Write::write_all(&mut std::io::stderr(), line).unwrap();
+            say("SKIPPED: there is no haproxy here (Debian: haproxy)");
             return None;
         };
         let places = [Place::new(), Place::new()];
         let mut replicas = [None, None];
         for (place, replica) in places.iter().zip(&mut replicas) {
-            *replica = Some(place.start(how.0, how.1, how.2).await);
+            *replica = Some(place.start(how).await);
         }
-        let port = |address: std::net::SocketAddr| address.port().to_string();
-        let words = [
-            ("SERVICE_1", port(places[0].service)),
-            ("SERVICE_2", port(places[1].service)),
-            ("PROBES_1", port(places[0].probes)),
-            ("PROBES_2", port(places[1].probes)),
-            ("AGENT_1", port(places[0].agent)),
-            ("AGENT_2", port(places[1].agent)),
-        ];
-        let args = ["-db", "-f", "DIR/haproxy.cfg"];
-        let haproxy = Gateway::start(&program, &args, ("haproxy.cfg", config), &words).await;
+        let haproxy = haproxy(&program, config, &places).await;
         let scene = Self {
             places,
             replicas,
-            haproxy: haproxy.unwrap(),
+            haproxy,
+            program,
             how,
         };
         for name in ["one", "two"] {
             scene.becomes(name, "UP").await;
         }
         if config.contains("agent-check") {
-            // A new HAProxy takes every server for up before it has asked.
-            let asked = || scene.server("one").agent.contains("L7OK");
-            until("an agent check", asked).await;
+            asked(&scene.haproxy).await;
         }
         Some(scene)
     }
@@ -106,8 +143,15 @@ impl Scene {
         self.haproxy.server(name).unwrap()
     }
 
-    async fn becomes(&self, name: &str, status: &str) {
-        until(status, || self.server(name).status == status).await;
+    /// Waits until HAProxy says so; what else it says then.
+    async fn becomes(&self, name: &str, status: &str) -> Server {
+        let mut server = self.server(name);
+        until(status, || {
+            server = self.server(name);
+            server.status == status
+        })
+        .await;
+        server
     }
 
     /// Both get requests.
@@ -121,29 +165,37 @@ impl Scene {
     }
 
     async fn restart(&mut self, index: usize) {
-        let (stop, readiness, maint) = self.how;
-        self.replicas[index] = Some(self.places[index].start(stop, readiness, maint).await);
+        self.replicas[index] = Some(self.places[index].start(self.how).await);
     }
 }
 
+/// Waits for what the lame duck waits for.
+async fn acknowledged(h: &ShutdownHandle) {
+    let acknowledged = || {
+        let hooks = h.report().hooks;
+        let hook = hooks.iter().find(|hook| hook.name == HOOK);
+        hook.is_some_and(|hook| hook.outcome == Outcome::Done)
+    };
+    until("the acknowledgement", acknowledged).await;
+}
+
 /// The first replica is stopped and started again, under load, twice.
-async fn loses_nothing(mut scene: Scene, drained: &str, end_the_lame_duck: bool) {
+async fn loses_nothing(mut scene: Scene, drained: &str, by_agent: bool) {
     let load = Load::start(scene.haproxy.port, 8, Duration::from_millis(10));
     for _ in 0..2 {
         scene.both_serve().await;
         let replica = scene.replicas[0].take().unwrap();
         let h = replica.h.clone().unwrap();
         replica.stop();
-        if end_the_lame_duck {
-            scene.becomes("one", drained).await;
-            assert_eq!(h.phase(), Phase::LameDuck);
+        let at_the_drain = if by_agent {
+            acknowledged(&h).await;
+            // At once, not soon.
+            scene.server("one")
         } else {
-            // The drain is acknowledged: that is what the lame duck waited for.
-            let acknowledged = h.wait_for(Phase::Draining);
-            tokio::time::timeout(BOUND, acknowledged).await.unwrap();
-        }
-        let at_the_drain = scene.server("one");
+            scene.becomes("one", drained).await
+        };
         assert_eq!(at_the_drain.status, drained);
+        assert_eq!(h.phase(), Phase::LameDuck);
         h.end_lame_duck();
         let report = tokio::time::timeout(BOUND, replica.ended()).await.unwrap();
         let report = report.expect("it has a report");
@@ -166,57 +218,91 @@ async fn loses_nothing(mut scene: Scene, drained: &str, end_the_lame_duck: bool)
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_comes_after_the_agents_drain_is_acknowledged_and_none_is_lost() {
-    let how = (
-        Stop::Prestop(Duration::ZERO),
-        Readiness::FailWhenStopping,
-        false,
-    );
+    let how = prestop();
     if let Some(scene) = Scene::start(AGENT, how).await {
-        loses_nothing(scene, "DRAIN (agent)", false).await;
+        loses_nothing(scene, "DRAIN (agent)", true).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_comes_after_the_agents_maint_is_acknowledged_and_none_is_lost() {
-    let how = (
-        Stop::Prestop(Duration::ZERO),
-        Readiness::FailWhenStopping,
-        true,
-    );
+    let how = How {
+        maint: true,
+        ..prestop()
+    };
     if let Some(scene) = Scene::start(AGENT, how).await {
-        loses_nothing(scene, "MAINT", false).await;
+        loses_nothing(scene, "MAINT", true).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_comes_after_the_404_is_fetched_and_none_is_lost() {
-    let how = (
-        Stop::Prestop(LAME_DUCK),
-        Readiness::NotFoundWhenStopping,
-        false,
-    );
+    let how = How {
+        readiness: Readiness::NotFoundWhenStopping,
+        ..prestop()
+    };
     if let Some(scene) = Scene::start(BY_404, how).await {
-        loses_nothing(scene, "NOLB", true).await;
+        loses_nothing(scene, "NOLB", false).await;
     }
 }
 
 /// The same load and the same HAProxy: what proves that the others are put to the test.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_drain_the_same_load_loses_requests() {
-    let how = (Stop::Kill, Readiness::FailWhenStopping, false);
-    let Some(mut scene) = Scene::start(AGENT, how).await else {
+    let Some(mut scene) = Scene::start(AGENT, How::new(Stop::Kill)).await else {
         return;
     };
+    // In turn to each server, and longer than the test.
+    let to = ([127, 0, 0, 1], scene.haproxy.port).into();
+    let mut slow = JoinSet::new();
+    for _ in 0..4 {
+        let request = "GET /?ms=600000 HTTP/1.1\r\nhost: gateway\r\n\r\n";
+        slow.spawn(exchange(None, to, request));
+    }
+    let [one, two] = &scene.places;
+    until("the slow ones", || one.slow() + two.slow() == 4).await;
+    let in_flight = one.slow();
+    assert!(in_flight > 0, "HAProxy sends to both");
     let load = Load::start(scene.haproxy.port, 8, Duration::from_millis(10));
     scene.both_serve().await;
-    until("a slow request", || scene.places[0].slow() > 0).await;
     let replica = scene.replicas[0].take().unwrap();
     replica.stop();
     replica.ended().await;
-    let other = scene.places[1].served();
-    until("more load", || scene.places[1].served() >= other + 100).await;
+    for _ in 0..in_flight {
+        let lost = tokio::time::timeout(BOUND, slow.join_next()).await.unwrap();
+        let lost = lost.unwrap().unwrap();
+        assert!(!matches!(lost, Ok((200, _))), "{lost:?}");
+    }
     let outcome = load.finish().await;
-    assert!(outcome.failed > 0, "{outcome:?}");
+    say(&format!(
+        "killed: {in_flight} slow requests, and of the others {outcome:?}"
+    ));
+}
+
+/// Two processes behind one address, told apart by what they send.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_drain_is_acknowledged_when_both_of_two_balancers_have_fetched_it() {
+    let named = |name| {
+        AGENT.replace(
+            "agent-inter",
+            &format!(r#"agent-send "{name}\n" agent-inter"#),
+        )
+    };
+    let Some(mut scene) = Scene::start(&named("lb1"), prestop()).await else {
+        return;
+    };
+    let other = haproxy(&scene.program, &named("lb2"), &scene.places).await;
+    asked(&other).await;
+    let replica = scene.replicas[0].take().unwrap();
+    let h = replica.h.clone().unwrap();
+    replica.stop();
+    acknowledged(&h).await;
+    for haproxy in [&scene.haproxy, &other] {
+        assert_eq!(haproxy.server("one").unwrap().status, "DRAIN (agent)");
+    }
+    h.end_lame_duck();
+    let report = tokio::time::timeout(BOUND, replica.ended()).await.unwrap();
+    assert!(report.unwrap().is_clean());
 }
 
 /// A request whose session is bound to the first server.
@@ -235,7 +321,7 @@ async fn persistent_sessions_come_after_drain_and_not_after_maint() {
         .replace("SERVICE_1 check", "SERVICE_1 cookie one check")
         .replace("SERVICE_2 check", "SERVICE_2 cookie two check");
     for maint in [false, true] {
-        let how = (Stop::Prestop(LAME_DUCK), Readiness::FailWhenStopping, maint);
+        let how = How { maint, ..prestop() };
         let Some(mut scene) = Scene::start(&sticky, how).await else {
             return;
         };

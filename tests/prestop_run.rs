@@ -11,6 +11,11 @@
 // No runtime and no paused clock here: plain threads that wait for processes.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]
 
+// Of `support`, nothing else is needed here.
+#[path = "support/ports.rs"]
+#[allow(unreachable_pub)]
+mod ports;
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -459,9 +464,7 @@ fn it_is_in_the_registry_while_it_is_ready_and_answers_probes() {
         .expect("a free port");
     let url = format!("memory=http://{}", listener.local_addr().expect("bound"));
     runtime.spawn(store.clone().serve(listener));
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let probes = free.local_addr().expect("bound").to_string();
-    drop(free);
+    let probes = ports::free_port().to_string();
 
     let scratch = Scratch::new("registry");
     let script = "trap 'touch $1/term; exit 0' TERM; while [ ! -e $1/term ]; do sleep 0.02; done";
@@ -476,9 +479,11 @@ fn it_is_in_the_registry_while_it_is_ready_and_answers_probes() {
         "version=1",
         "--probes",
         &probes,
-        // Long enough to look, on a slow machine too.
+        // Ended by the test.
+        "--grace-period",
+        "600",
         "--lame-duck",
-        "8",
+        "300",
     ];
     let mut started = Started::new(&mut run(&options, script, &scratch));
     until("it is registered", || store.instances("orders").len() == 1);
@@ -491,6 +496,7 @@ fn it_is_in_the_registry_while_it_is_ready_and_answers_probes() {
         "it serves on in the lame duck"
     );
     assert!(get(&probes, "/readyz").starts_with("HTTP/1.1 503"));
+    started.signal(Signal::INT);
     assert_eq!(started.code(), Some(0));
     assert!(scratch.file("term").exists());
 }

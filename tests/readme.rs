@@ -59,20 +59,34 @@ fn the_program_is_short_and_the_one_of_the_crate_docs() {
 
 #[test]
 fn ci_runs_the_two_commands() {
-    let ci = include_str!("../.ci/run");
+    let (run, tests) = (include_str!("../.ci/run"), include_str!("../.ci/tests"));
     let commands = blocks("sh");
-    for command in [
-        "cargo run --release --example rolling_update",
-        "cargo test --all-features",
+    // CI builds nothing in release that the tests have built, and runs the tests with a net under them.
+    for (command, script, line) in [
+        (
+            "cargo run --release --example rolling_update",
+            run,
+            "rolling_update=(cargo run --all-features --example rolling_update --)",
+        ),
+        (
+            "cargo test --all-features",
+            tests,
+            "if cargo test --all-features 2>&1 | tee \"$log\"; then",
+        ),
     ] {
         assert!(
             commands.contains(&command),
             "the README does not have {command:?} as a block of its own"
         );
         assert!(
-            ci.lines()
-                .any(|line| line == command || line.starts_with(&format!("{command} -- "))),
-            ".ci/run does not run {command:?}"
+            script.lines().any(|of_ci| of_ci.trim() == line),
+            "CI does not run {command:?}: {line:?} is gone"
+        );
+    }
+    for line in ["\"${rolling_update[@]}\" --json", ".ci/tests"] {
+        assert!(
+            run.lines().any(|of_ci| of_ci.starts_with(line)),
+            "{line:?} is gone"
         );
     }
 }

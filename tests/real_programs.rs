@@ -4,12 +4,18 @@
 // No runtime and no paused clock here: plain threads that wait for processes.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]
 
+// Of `support`, nothing else is needed here.
+#[path = "support/ports.rs"]
+#[allow(unreachable_pub)]
+mod ports;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use ports::free_port;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Nothing in these tests takes this long, not even a JVM's start on a busy machine.
@@ -36,11 +42,6 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(begun.elapsed() < BOUND, "waited {BOUND:?} for: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
-}
-
-fn free_port() -> SocketAddr {
-    let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    free.local_addr().expect("bound")
 }
 
 /// `prestop run`, in a directory of its own.

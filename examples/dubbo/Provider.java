@@ -1,10 +1,14 @@
+import java.io.IOException;
 import org.apache.dubbo.config.ApplicationConfig;
 import org.apache.dubbo.config.ProtocolConfig;
 import org.apache.dubbo.config.RegistryConfig;
 import org.apache.dubbo.config.ServiceConfig;
 import org.apache.dubbo.config.bootstrap.DubboBootstrap;
 
-/** A provider as Dubbo's own quick start has it: {@code java Provider ZOOKEEPER PORT QOS_PORT}. */
+/**
+ * A provider as Dubbo's own quick start has it: {@code java Provider ZOOKEEPER PORT QOS_PORT}. Ends with its standard
+ * input, which the harness holds open, so that none is left behind, not even by a wrapper that was killed.
+ */
 public final class Provider implements Greeter {
     @Override
     public String greet(String name, int ms) {
@@ -17,6 +21,16 @@ public final class Provider implements Greeter {
     }
 
     public static void main(String[] args) {
+        Thread harness = new Thread(() -> {
+            try {
+                while (System.in.read() >= 0) {}
+            } catch (IOException e) {
+                // As good as its end.
+            }
+            Runtime.getRuntime().halt(3);
+        }, "harness");
+        harness.setDaemon(true);
+        harness.start();
         ApplicationConfig application = new ApplicationConfig("greeter-provider");
         application.setQosPort(Integer.parseInt(args[2]));
         application.setRegisterMode("interface");

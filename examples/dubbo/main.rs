@@ -196,6 +196,8 @@ async fn stop(provider: Running, recipe: Recipe) -> Result<String, Problem> {
         .id()
         .ok_or("the provider has ended by itself")?;
     let mut child = provider.child;
+    // Waiting for the child would close it, and a provider ends with it.
+    let _held = child.stdin.take();
     // Waited for from the beginning: a loop that asks after it must not find what is left of it.
     let waiting = tokio::spawn(async move { child.wait().await });
     let signal = |signal| kill_process(Pid::from_raw(pid.cast_signed()).expect("a pid"), signal);
@@ -215,7 +217,7 @@ async fn stop(provider: Running, recipe: Recipe) -> Result<String, Problem> {
         .to_string())
 }
 
-/// A JVM (or what wraps it), and its lines; killed when it is dropped.
+/// A JVM (or what wraps it), and its lines; killed when it is dropped. What was wrapped ends with its standard input.
 struct Running {
     name: String,
     child: Child,

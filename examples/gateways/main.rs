@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::load::{Load, Outcome};
 use crate::program::Gateway;
-use crate::replica::{Place, Stop};
+use crate::replica::{How, Place, Replica, Stop};
 
 /// Twice the interval of the health checks, and some.
 const LAME_DUCK: Duration = Duration::from_millis(2_500);
@@ -108,8 +108,7 @@ struct Recipe {
     name: &'static str,
     summary: &'static str,
     kind: Kind,
-    stop: Stop,
-    readiness: Readiness,
+    how: How,
     /// nginx is told, by a changed file and SIGHUP, first thing.
     reloads: bool,
     /// Whether a replica is stopped at all.
@@ -123,8 +122,7 @@ impl Recipe {
             name,
             summary,
             kind,
-            stop,
-            readiness: Readiness::FailWhenStopping,
+            how: How::new(stop),
             reloads: false,
             stops: true,
             must_not_lose: matches!(stop, Stop::Prestop(_) | Stop::PrestopHeader(_)),
@@ -140,7 +138,8 @@ impl Recipe {
         let checked = "prestop: health check on /readyz, 2.5 s of lame duck";
         let header = "the same, and a header on every answer while it stops";
         let http2 = "health check, HTTP/2 to the replicas";
-        let untold = "prestop: 2.5 s of lame duck, of which nginx is told nothing";
+        let untold = "prestop: no lame duck, of which nginx is told nothing";
+        let longer = "the same with 2.5 s of lame duck";
         let reload = "the same, and nginx is reloaded without the server, first thing";
         let control = "nothing is stopped, nginx is reloaded: what is its own";
         vec![
@@ -148,7 +147,10 @@ impl Recipe {
             Self::new("haproxy-axum", axum, HAPROXY_AGENT, Stop::Axum),
             Self::new("haproxy-agent", agent, HAPROXY_AGENT, none_of_its_own),
             Self {
-                readiness: Readiness::NotFoundWhenStopping,
+                how: How {
+                    readiness: Readiness::NotFoundWhenStopping,
+                    ..How::new(prestop)
+                },
                 ..Self::new("haproxy-404", by_404, HAPROXY_404, prestop)
             },
             Self::new("envoy-kill", killed, ENVOY, Stop::Kill),
@@ -163,7 +165,8 @@ impl Recipe {
             Self::new("envoy-http2", http2, ENVOY_HTTP2, prestop),
             Self::new("nginx-kill", killed, NGINX, Stop::Kill),
             Self::new("nginx-axum", axum, NGINX, Stop::Axum),
-            Self::new("nginx-prestop", untold, NGINX, prestop),
+            Self::new("nginx-prestop", untold, NGINX, none_of_its_own),
+            Self::new("nginx-lame-duck", longer, NGINX, prestop),
             Self {
                 reloads: true,
                 must_not_lose: false,
@@ -234,7 +237,7 @@ fn find(program: &str) -> Option<PathBuf> {
 
 async fn measure(recipe: &Recipe, program: &std::path::Path, cli: &Cli) -> Result<Row, String> {
     let places = [Place::new(), Place::new()];
-    let start = |place| Place::start(place, recipe.stop, recipe.readiness, false);
+    let start = |place| Place::start(place, recipe.how);
     let mut replicas = [start(&places[0]).await, start(&places[1]).await];
     let port = |address: SocketAddr| address.port().to_string();
     let words = [
@@ -279,7 +282,7 @@ async fn measure(recipe: &Recipe, program: &std::path::Path, cli: &Cli) -> Resul
             reload(&server, &format!("{server}down "))?;
         }
         if recipe.stops {
-            let stopped = std::mem::replace(replica, replica::Replica::none());
+            let stopped = std::mem::replace(replica, Replica::none());
             stopped.stop();
             stopped.ended().await;
             took.push(begun.elapsed());

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -147,12 +148,18 @@ pub struct Server {
     pub requests: u64,
 }
 
-/// Ports below those that the kernel gives to clients, so that they stay free until somebody listens.
+/// Ports below those that the kernel gives to clients, so that they stay free while nobody listens; none is given twice.
 pub fn free_ports<const N: usize>() -> [u16; N] {
-    let mut held: Vec<TcpListener> = Vec::new();
-    while held.len() < N {
-        let port = fastrand::u16(12_000..32_000);
-        held.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
-    }
-    std::array::from_fn(|n| held[n].local_addr().expect("bound").port())
+    static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+    let mut given = GIVEN.lock().expect("nobody panics");
+    std::array::from_fn(|_| {
+        loop {
+            let port = fastrand::u16(12_000..32_000);
+            let is_free = || TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+            if !given.contains(&port) && is_free() {
+                given.push(port);
+                return port;
+            }
+        }
+    })
 }

@@ -40,6 +40,31 @@ pub enum Stop {
     PrestopHeader(Duration),
 }
 
+/// How a replica is run.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    pub stop: Stop,
+    pub readiness: Readiness,
+    /// In place of `drain`.
+    pub maint: bool,
+    pub linger: Duration,
+    /// For HAProxy's agent checks.
+    pub limit: Duration,
+}
+
+impl How {
+    pub const fn new(stop: Stop) -> Self {
+        Self {
+            stop,
+            readiness: Readiness::FailWhenStopping,
+            maint: false,
+            // The default.
+            linger: Duration::from_millis(500),
+            limit: Duration::from_secs(10),
+        }
+    }
+}
+
 /// One place for a replica: its addresses outlive it.
 pub struct Place {
     pub service: SocketAddr,
@@ -110,8 +135,9 @@ impl Place {
         Router::new().route("/", any(answer))
     }
 
-    /// A replica that is ready. `maint` and the readiness are for HAProxy's tests.
-    pub async fn start(&self, stop: Stop, readiness: Readiness, maint: bool) -> Replica {
+    /// A replica that is ready.
+    pub async fn start(&self, how: How) -> Replica {
+        let stop = how.stop;
         let graceful = CancellationToken::new();
         let (lame_duck, says_so) = match stop {
             Stop::Axum => {
@@ -140,14 +166,17 @@ impl Place {
             Stop::Prestop(lame_duck) => (lame_duck, false),
             Stop::PrestopHeader(lame_duck) => (lame_duck, true),
         };
-        let mut agent = AgentCheck::new(bind(self.agent).await).with_agent_inter(AGENT_INTER);
-        if maint {
+        let mut agent = AgentCheck::new(bind(self.agent).await)
+            .with_agent_inter(AGENT_INTER)
+            .with_limit(how.limit);
+        if how.maint {
             agent = agent.with_maint();
         }
         let c = ShutdownCoordinator::builder_without_signals()
             .grace_period(GracePeriod::from_secs(120).expect("it is one"))
             .lame_duck(lame_duck)
-            .readiness(readiness)
+            .readiness(how.readiness)
+            .linger(how.linger)
             .probe_listener(bind(self.probes).await)
             .haproxy_agent(agent)
             .build()

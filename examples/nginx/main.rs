@@ -36,6 +36,8 @@ mod replica;
 mod service;
 #[path = "../rolling_update/splice.rs"]
 mod splice;
+#[path = "../wrapped/table.rs"]
+mod table;
 #[path = "../rolling_update/tally.rs"]
 mod tally;
 #[path = "../rolling_update/wire.rs"]

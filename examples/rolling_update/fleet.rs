@@ -112,6 +112,8 @@ impl Stop {
                     return None;
                 }
                 What::HookEnded { said, .. } => hook_said(said),
+                // Nothing was in flight any more, and the hook had no time to come back: no fault of either.
+                What::HookFailed { .. } if self.has_ended_by_its_hook() => Ok("ended with it"),
                 What::HookFailed { why, .. } => Err(why.as_str()),
                 What::HookAbandoned => Err("it took longer than the grace period"),
                 _ => return None,
@@ -119,6 +121,11 @@ impl Stop {
             let took = e.at.saturating_sub(called);
             Some(Hooked { took, said })
         })
+    }
+
+    fn has_ended_by_its_hook(&self) -> bool {
+        let told = self.timeline.signalled(CONTAINER);
+        told.is_none() && self.timeline.exit_code(CONTAINER) == Some(0)
     }
 
     pub fn hook_failed(&self) -> bool {

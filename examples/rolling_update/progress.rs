@@ -66,12 +66,13 @@ pub fn say(text: &str) {
         }
         stdout.flush()
     };
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     loop {
         match write() {
             // Somebody has made it non-blocking, and reads slowly.
             Err(error) if error.kind() == ErrorKind::WouldBlock && began.elapsed() < PATIENCE => {
-                std::thread::sleep(Duration::from_millis(10));
+                // As a pipe that blocks would have it.
+                std::thread::park_timeout(Duration::from_millis(10));
             }
             Err(error) if error.kind() != ErrorKind::BrokenPipe => {
                 let _ = UNSAID.set(error.to_string());

@@ -31,6 +31,7 @@
 mod document;
 mod finding;
 mod hooks;
+mod mend;
 mod object;
 mod pod;
 mod probes;
@@ -96,8 +97,28 @@ fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
+/// Characters that are read again, at the most, to mend what stands too far left: some of that is in many manifests,
+/// much of it in none.
+const MOST_READ_AGAIN: usize = 16 << 20;
+
 fn read(text: &str) -> Result<Text, CheckError> {
-    Text::read(text, silence::COMMENT).map_err(|error| template::explain(text, &error))
+    let mut read = Text::read(text, silence::COMMENT);
+    let mut mended = String::new();
+    let mut again = 0;
+    let mut last = None;
+    while let Err(error) = &read {
+        let before = if again == 0 { text } else { &mended };
+        again += before.len();
+        match mend::quoted(before, &error.message, error.place) {
+            Some(better) if again <= MOST_READ_AGAIN && last != Some(error.place) => {
+                last = Some(error.place);
+                mended = better;
+            }
+            _ => return Err(template::explain(text, error)),
+        }
+        read = Text::read(&mended, silence::COMMENT);
+    }
+    read
 }
 
 fn findings(

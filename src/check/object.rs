@@ -120,6 +120,14 @@ impl<'d> Pod<'d> {
         self.spec.list("containers").map(Container)
     }
 
+    /// Whether others send it requests, as far as that can be seen: not where all of its ports are for metrics and the
+    /// like. Without any it may serve nevertheless, for Kubernetes does not ask that they are declared.
+    pub(super) fn serves(self) -> bool {
+        let is_asked = |c: Container<'_>| c.has_ports() || c.0.at("readinessProbe").is_some();
+        let declares = |c: Container<'_>| c.0.list("ports").next().is_some();
+        self.running().any(is_asked) || !self.running().any(declares)
+    }
+
     /// Seconds, 30 where nothing is said; none where it is not a number.
     pub(super) fn grace(self) -> Option<i64> {
         match self.spec.at("terminationGracePeriodSeconds") {
@@ -193,6 +201,17 @@ impl<'d> Container<'d> {
     pub(super) fn words(self) -> Vec<&'d str> {
         let both = self.0.list("command").chain(self.0.list("args"));
         both.filter_map(Node::text).collect()
+    }
+
+    /// Whether it has ports for others than a monitoring system and the kubelet, who lose nothing.
+    pub(super) fn has_ports(self) -> bool {
+        let words = [
+            "metric", "prom", "monitor", "health", "probe", "debug", "pprof",
+        ];
+        self.0.list("ports").any(|port| {
+            let name = port.text_at("name").unwrap_or_default();
+            !words.iter().any(|word| name.contains(word))
+        })
     }
 
     /// What a port is by number, where its name is declared.

@@ -67,16 +67,7 @@ pub(super) fn check(object: Object<'_>, pod: Pod<'_>, found: &mut Found) {
 
 /// No container of the pod has a readiness probe: the first that takes requests is named.
 fn missing(pod: Pod<'_>, found: &mut Found) {
-    // Nobody's request is lost where only a monitoring system or the kubelet asks.
-    let for_others = |port: Node<'_>| {
-        let name = port.text_at("name").unwrap_or_default();
-        ![
-            "metric", "prom", "monitor", "health", "probe", "debug", "pprof",
-        ]
-        .iter()
-        .any(|word| name.contains(word))
-    };
-    let Some(container) = pod.containers().find(|c| c.0.list("ports").any(for_others)) else {
+    let Some(container) = pod.containers().find(|c| c.has_ports()) else {
         return;
     };
     found.container = container.name();
@@ -121,8 +112,8 @@ fn each(pod: Pod<'_>, container: Container<'_>, kind: &str, probe: Node<'_>, fou
     }
     let timeout = seconds(probe, "timeoutSeconds", 1);
     let period = seconds(probe, "periodSeconds", 10);
-    // A command may be slow and meant so.
-    if timeout > period && probe.at("exec").is_none() {
+    // A command may be slow and meant so, and liveness in no hurry.
+    if timeout > period && kind == "readinessProbe" && probe.at("exec").is_none() {
         let at = probe.at("timeoutSeconds").unwrap_or(probe).place;
         found.add(
             Rule::PS405,

@@ -94,6 +94,9 @@ fn same_namespace(one: Object<'_>, other: Object<'_>) -> bool {
 
 fn deployment(object: Object<'_>, together: &[Object<'_>], found: &mut Found) {
     number(object.node.under(&["spec", "replicas"]), found);
+    if object.pod().is_some_and(|pod| !pod.serves()) {
+        return;
+    }
     let Some(strategy) = object.node.under(&["spec", "strategy"]) else {
         return;
     };
@@ -149,6 +152,9 @@ fn deployment(object: Object<'_>, together: &[Object<'_>], found: &mut Found) {
 
 /// DaemonSets and StatefulSets are replaced one by one unless they say otherwise; all at once is all gone.
 fn one_by_one(object: Object<'_>, found: &mut Found) {
+    if object.pod().is_some_and(|pod| !pod.serves()) {
+        return;
+    }
     let rolling = object
         .node
         .under(&["spec", "updateStrategy", "rollingUpdate"]);

@@ -63,8 +63,8 @@ const BEFORE_THE_LIMIT: Duration = Duration::from_millis(50);
 /// Answers HAProxy's agent checks, and knows when they have all been told to drain; given to
 /// [`haproxy_agent`](crate::ShutdownCoordinatorBuilder::haproxy_agent).
 ///
-/// Whoever reaches the port learns whether the service is stopping, and can put the end of the lame duck off by
-/// [twice the interval](Self::with_agent_inter): bind it where the balancers are. At most 64 connections are held, each
+/// Whoever reaches the port learns whether the service is stopping, and can put the end of the lame duck off
+/// [for so long](Self::with_limit): bind it where the balancers are. At most 64 connections are held, each
 /// for 5 s.
 ///
 /// A balancer is an address from which was asked, and the text it sends if its `agent-send` has one (64 bytes of it are
@@ -75,6 +75,7 @@ const BEFORE_THE_LIMIT: Duration = Duration::from_millis(50);
 pub struct AgentCheck {
     listener: TcpListener,
     agent_inter: Duration,
+    limit: Option<Duration>,
     leaving: &'static str,
 }
 
@@ -85,18 +86,27 @@ impl AgentCheck {
         Self {
             listener,
             agent_inter: AGENT_INTER,
+            limit: None,
             leaving: "drain\n",
         }
     }
 
-    /// The longest `agent-inter` that a balancer is configured with (with `spread-checks`: and that share more). Twice
-    /// this and a second are waited for a balancer to ask, as a `pre_stop` hook of this limit; one that does not ask is
-    /// in the report by name, and the stop goes on.
+    /// The longest `agent-inter` that a balancer is configured with (with `spread-checks`: and that share more).
     ///
     /// Default: 2 s, HAProxy's own.
     #[must_use]
     pub const fn with_agent_inter(mut self, agent_inter: Duration) -> Self {
         self.agent_inter = agent_inter;
+        self
+    }
+
+    /// How long is waited for balancers to ask, as the limit of a `pre_stop` hook. One that has not asked then is in the
+    /// report by name, and the stop goes on.
+    ///
+    /// Default: twice the [interval](Self::with_agent_inter) and a second, so that one of its checks may be lost.
+    #[must_use]
+    pub const fn with_limit(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
         self
     }
 
@@ -121,7 +131,9 @@ impl AgentCheck {
         });
         let told = Told {
             asked: asked.clone(),
-            limit: self.agent_inter.saturating_mul(2).saturating_add(SLACK),
+            limit: self
+                .limit
+                .unwrap_or_else(|| self.agent_inter.saturating_mul(2).saturating_add(SLACK)),
         };
         let answers = Answers {
             listener: self.listener,

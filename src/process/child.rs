@@ -192,7 +192,8 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_pidfd_a_thread_waits() {
-        let (child, _) = Child::spawn(&mut sh("read line; exit 5")).expect("sh");
+        // Not one that reads: with an empty standard input it would have ended already.
+        let (child, _) = Child::spawn(&mut sh("exec sleep 1000")).expect("sh");
         let pid = child.pid;
         let ended = wait_on_a_thread(pid).expect("a thread");
         assert!(!*ended.borrow());

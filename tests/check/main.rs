@@ -220,7 +220,7 @@ fn our_own_manifests_pass() {
             ));
         }
     }
-    assert_eq!(texts.len(), 4, "the manifests of examples/kind");
+    assert!(texts.len() >= 4, "the manifests of examples/kind");
     for page in [
         "README.md",
         "src/docs/kubernetes.md",

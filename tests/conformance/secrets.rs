@@ -5,6 +5,8 @@ use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use prestop::Deadline;
 use prestop::registry::etcd::Etcd;
 #[cfg(feature = "nacos")]
@@ -32,7 +34,9 @@ impl Log {
     fn holds_no_secret(&self) {
         let text = self.text();
         let bytes = format!("{:?}", PASSWORD.as_bytes());
-        for secret in [PASSWORD, bytes.trim_matches(['[', ']'])] {
+        // As it travels, too.
+        let basic = BASE64_STANDARD.encode(format!("svc:{PASSWORD}"));
+        for secret in [PASSWORD, bytes.trim_matches(['[', ']']), &basic] {
             assert!(!text.contains(secret), "{text}");
         }
     }
@@ -73,13 +77,16 @@ impl Subscriber for Log {
     fn exit(&self, _: &Id) {}
 }
 
-async fn comes_and_goes(registry: &dyn Registry, shown: &str) {
-    let by = Deadline::after(BOUND);
-    let instance = Instance::new("orders", ([10, 0, 0, 5], 80).into());
+fn shows_the_user_alone(shown: &str) {
     assert!(
         shown.contains("svc") && !shown.contains(PASSWORD),
         "{shown}"
     );
+}
+
+async fn comes_and_goes(registry: &dyn Registry) {
+    let by = Deadline::after(BOUND);
+    let instance = Instance::new("orders", ([10, 0, 0, 5], 80).into());
     let mut entry = registry.register(&instance, by).await.unwrap();
     entry.heartbeat(by).await.unwrap();
     entry.deregister(by).await.unwrap();
@@ -95,7 +102,8 @@ async fn zookeepers_password_is_in_no_log() {
     let _default = tracing::subscriber::set_default(log.clone());
     let zookeeper = ZooKeeper::new(server.at().to_string()).unwrap();
     let zookeeper = zookeeper.with_digest("svc", PASSWORD).unwrap();
-    comes_and_goes(&zookeeper, &format!("{zookeeper:?} {zookeeper:#?}")).await;
+    shows_the_user_alone(&format!("{zookeeper:?} {zookeeper:#?}"));
+    comes_and_goes(&zookeeper).await;
     assert!(
         log.text().contains("zookeeper_client"),
         "its client says nothing"
@@ -114,7 +122,31 @@ async fn etcds_password_is_in_no_log() {
     let etcd = etcd
         .with_user("svc", PASSWORD)
         .with_ttl(Duration::from_secs(60));
-    comes_and_goes(&etcd, &format!("{etcd:?} {etcd:#?}")).await;
+    shows_the_user_alone(&format!("{etcd:?} {etcd:#?}"));
+    comes_and_goes(&etcd).await;
+    tracing::info!(secret = %"is heard");
+    assert!(log.text().contains("is heard"), "{}", log.text());
+    log.holds_no_secret();
+}
+
+/// The server asks for no user, and is told one all the same.
+#[cfg(feature = "eureka")]
+#[tokio::test]
+async fn eurekas_password_is_in_no_log() {
+    use prestop::registry::eureka::Eureka;
+
+    let Some(site) = crate::site::Site::<fixtures::eureka::Eureka>::start().await else {
+        return;
+    };
+    let log = Log::default();
+    let _default = tracing::subscriber::set_default(log.clone());
+    let eureka = Eureka::new([format!("http://svc:{PASSWORD}@{}/eureka", site.at())]).unwrap();
+    let shown = format!("{eureka:?} {eureka:#?}");
+    assert!(
+        !shown.contains("svc") && !shown.contains(PASSWORD),
+        "{shown}"
+    );
+    comes_and_goes(&eureka).await;
     tracing::info!(secret = %"is heard");
     assert!(log.text().contains("is heard"), "{}", log.text());
     log.holds_no_secret();
@@ -139,7 +171,8 @@ async fn nacos_password_and_token_are_in_no_log() {
     let _default = tracing::subscriber::set_default(log.clone());
     let nacos = Nacos::new([format!("http://{at}")]).unwrap();
     let nacos = nacos.with_user("svc", PASSWORD);
-    comes_and_goes(&nacos, &format!("{nacos:?} {nacos:#?}")).await;
+    shows_the_user_alone(&format!("{nacos:?} {nacos:#?}"));
+    comes_and_goes(&nacos).await;
     assert!(
         log.text().contains("understand"),
         "the adapter says nothing"

@@ -218,6 +218,74 @@ async fn an_instance_comes_and_goes_over_tls_in_etcd() {
     an_instance_comes_and_goes_over_tls::<fixtures::etcd::Etcd>().await;
 }
 
+/// The server is real, what speaks TLS before it is a fixture: it takes connections apart and hands them on.
+#[cfg(feature = "eureka")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_comes_and_goes_over_a_tls_fixture_before_eureka() {
+    use fixtures::eureka::Eureka;
+    use prestop::registry;
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::rustls::pki_types::pem::PemObject;
+    use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use tokio_rustls::rustls::{ServerConfig, crypto::ring};
+
+    let Some(site) = crate::site::Site::<Eureka>::start().await else {
+        return;
+    };
+    let theirs = Authority::theirs();
+    let certificate = CertificateDer::from_pem_slice(theirs.certificate.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(theirs.key.as_bytes()).unwrap();
+    let config = ServerConfig::builder_with_provider(ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(std::sync::Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/eureka", listener.local_addr().unwrap());
+    let server = site.server_at();
+    let mut front = tokio::task::JoinSet::new();
+    front.spawn(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        while let Ok((client, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            connections.spawn(async move {
+                // A client that does not trust it goes away.
+                let Ok(mut client) = acceptor.accept(client).await else {
+                    return;
+                };
+                let mut server = tokio::net::TcpStream::connect(server).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    let adapter = |tls: &Tls| {
+        let eureka = registry::eureka::Eureka::new([&url]).unwrap().with_tls(tls);
+        Box::new(eureka.with_ttl(NEVER).with_visibility(Duration::ZERO))
+    };
+    let mut watcher = site.watch().await;
+    let eureka = adapter(&theirs.trusted());
+    let mut entry = eureka.register(&site.instance(4000), soon()).await.unwrap();
+    watcher.sees(address(4000)).await;
+    assert_ne!(entry.heartbeat(soon()).await.unwrap(), Beat::Lost);
+    assert_eq!(entry.deregister(soon()).await.unwrap(), Gone::Removed);
+    assert_eq!(entry.is_listed(soon()).await.unwrap(), Some(false));
+    watcher.misses(address(4000)).await;
+
+    // A run that is dropped: by blocking sockets, over TLS as well.
+    let service = Service::start(adapter(&theirs.trusted()), site.instance(4001)).await;
+    service.is_kept_alive().await;
+    watcher.sees(address(4001)).await;
+    service.run.abort();
+    watcher.misses(address(4001)).await;
+
+    let stranger = adapter(&Authority::new().trusted());
+    let refused = stranger.register(&site.instance(4002), soon()).await;
+    let message = refused.map(drop).unwrap_err().to_string();
+    assert!(message.contains("invalid peer certificate"), "{message}");
+}
+
 #[test]
 fn what_cannot_be_used_is_refused_by_name_and_no_key_is_shown() {
     let theirs = Authority::theirs();

@@ -144,7 +144,7 @@ impl Service {
         let ended = timeout(BOUND, self.child.wait()).await;
         let code = ended.expect("the child ends").unwrap().code();
         assert_eq!(code, Some(0), "{report:#}\n{log}");
-        assert!(log.contains("stop begins"), "nothing was logged: {log}");
+        assert!(log.contains("message=stopped"), "nothing was logged: {log}");
         for secret in ["token-of-the-start", "token-of-the-stop"] {
             assert!(!log.contains(secret) && !json.contains(secret), "{log}");
         }

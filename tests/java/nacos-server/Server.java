@@ -5,6 +5,7 @@ import com.alibaba.nacos.core.listener.startup.NacosStartUpManager;
 import com.alibaba.nacos.sys.env.DeploymentType;
 import com.alibaba.nacos.sys.env.EnvUtil;
 import java.nio.file.Path;
+import java.sql.DriverManager;
 import org.springframework.boot.Banner;
 import org.springframework.boot.WebApplicationType;
 import org.springframework.boot.builder.SpringApplicationBuilder;
@@ -16,7 +17,7 @@ import org.springframework.context.ConfigurableApplicationContext;
  * resources/application.properties. Ends with its standard input.
  */
 public class Server {
-    public static void main(String[] args) {
+    public static void main(String[] args) throws Exception {
         Path dir = Path.of(args[1]).toAbsolutePath();
         Child.properties(args);
         Child.endsWithItsParent(dir);
@@ -27,6 +28,10 @@ public class Server {
         System.setProperty("nacos.standalone", "true");
         // Before Spring has read its file.
         System.setProperty("nacos.remote.grpc.listen.ip", "127.0.0.1");
+        // Nacos gives its database ten seconds to be made, which a busy machine does not keep. One that is there is only
+        // opened.
+        String database = "jdbc:derby:" + dir.resolve("data/derby-data") + ";create=true";
+        DriverManager.getConnection(database, "nacos", "nacos").close();
         EnvUtil.setDeploymentType(DeploymentType.SERVER);
         // The two contexts, in the order in which Nacos's own bootstrap starts them.
         NacosStartUpManager.start(NacosStartUp.CORE_START_UP_PHASE);

@@ -78,7 +78,7 @@ mod without {
 
     /// No server is https: such a URL is refused.
     #[derive(Default)]
-    pub(in crate::registry::http) struct Secure;
+    pub(in crate::registry::http) struct Secure(());
 
     impl Secure {
         pub(in crate::registry::http) async fn connect(

@@ -182,23 +182,36 @@ struct Actor {
 
 impl Actor {
     async fn run(mut self) -> Known {
+        let Some(mut registration) = self.register().await else {
+            return lock(&self.known).clone();
+        };
         let mut pause = BACK_OFF.0;
         loop {
+            let registered = Instant::now();
+            if self.keep_alive(&mut *registration).await {
+                return self.leave(registration).await;
+            }
+            // Forgotten by the server that was asked, or in a part: another one may list the instance yet. So it is kept,
+            // and left if the stop comes before there is a new one; what is gone already is quickly said.
+            lock(&self.known).outcome = LeaveOutcome::AlreadyGone;
+            // Do not chase a registry that always forgets.
+            if registered.elapsed() > BACK_OFF.1 {
+                pause = BACK_OFF.0;
+            }
+            self.pause(jittered(pause)).await;
+            pause = (pause * 2).min(BACK_OFF.1);
             match self.register().await {
-                Some(mut registration) => {
-                    let registered = Instant::now();
-                    if self.keep_alive(&mut *registration).await {
-                        return self.leave(registration).await;
+                Some(again) => registration = again,
+                None => {
+                    let open = lock(&self.known).clone();
+                    let left = self.leave(registration).await;
+                    // The old one does not speak for a new one that may have gone through.
+                    let gone = [LeaveOutcome::Removed, LeaveOutcome::AlreadyGone];
+                    if open.outcome == LeaveOutcome::Unknown && gone.contains(&left.outcome) {
+                        return self.note(open.outcome, open.error);
                     }
-                    self.note(LeaveOutcome::AlreadyGone, None);
-                    // The registry forgot the instance: register again, but do not chase one that always forgets.
-                    if registered.elapsed() > BACK_OFF.1 {
-                        pause = BACK_OFF.0;
-                    }
-                    self.pause(jittered(pause)).await;
-                    pause = (pause * 2).min(BACK_OFF.1);
+                    return left;
                 }
-                None => return lock(&self.known).clone(),
             }
         }
     }

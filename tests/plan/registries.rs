@@ -315,7 +315,8 @@ async fn forgotten_just_before_the_stop_it_is_already_gone() {
     let log = Log::new();
     let fake = Fake::new("fake", &log)
         .visible(s(3))
-        .beat_does(&[(Act::Ok, Answer::Missing)]);
+        .beat_does(&[(Act::Ok, Answer::Missing)])
+        .script(2, &[(Act::Ok, Answer::Missing)]);
     let report = left(30, std::slice::from_ref(&fake), ms(1)).await;
     assert_eq!(
         report.registries[0].outcome,
@@ -323,6 +324,47 @@ async fn forgotten_just_before_the_stop_it_is_already_gone() {
         "{report}"
     );
     assert_near(report.total, s(3), "clients that have it cached");
+}
+
+/// Another server may list it yet, or it has several entries of which one was lost.
+#[tokio::test(start_paused = true)]
+async fn forgotten_by_the_server_that_was_asked_it_is_left_all_the_same() {
+    for (after, registrations, why) in [
+        (
+            ms(1),
+            vec![Act::Ok],
+            "the stop comes before it is registered again",
+        ),
+        (s(30), vec![Act::Ok, Act::Fail], "it is not taken again"),
+    ] {
+        let log = Log::new();
+        let fake = Fake::new("fake", &log)
+            .register_does(&registrations)
+            .beat_does(&[(Act::Ok, Answer::Missing)]);
+        let report = left(30, std::slice::from_ref(&fake), after).await;
+        assert_eq!(
+            report.registries[0].outcome,
+            LeaveOutcome::Removed,
+            "{why}: {report}"
+        );
+        assert_eq!(log.count("deregister"), 1, "{why}: {log:?}");
+    }
+}
+
+/// The entry that there was does not speak for one that may have come.
+#[tokio::test(start_paused = true)]
+async fn registered_again_without_an_answer_it_is_unknown() {
+    let log = Log::new();
+    let fake = Fake::new("fake", &log)
+        .register_does(&[Act::Ok, Act::Hang])
+        .beat_does(&[(Act::Ok, Answer::Missing)]);
+    let report = left(30, std::slice::from_ref(&fake), s(8)).await;
+    assert_eq!(
+        report.registries[0].outcome,
+        LeaveOutcome::Unknown,
+        "{report}"
+    );
+    assert_eq!(log.count("deregister"), 1, "{log:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -549,7 +549,14 @@ fn sleeper(scratch: &Scratch, name: &str) -> PathBuf {
 
 /// Started, and waited for on a thread, as its parent would.
 fn start(program: &Path) -> (u32, std::thread::JoinHandle<std::process::ExitStatus>) {
-    let mut child = Command::new(program).arg("1000").spawn().expect("sleep");
+    // Nothing of ours: a test that fails leaves it behind, and who reads our output would wait for it.
+    let mut child = Command::new(program)
+        .arg("1000")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("sleep");
     let pid = child.id();
     (
         pid,

@@ -237,7 +237,14 @@ pub async fn a_late_deregistration_leaves_the_successor_at_the_same_address<F: F
     let mut watcher = site.watch().await;
     let mut old = register(&*first, &site.instance(4000)).await;
     watcher.sees(address(4000)).await;
-    let mut new = register(&*second, &site.instance(4000)).await;
+    let successor = site.instance(4000);
+    let mut new = register(&*second, &successor).await;
+    let told = async {
+        while !F::is_told(site.server_at(), &successor).await {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(BOUND, told).await.expect("it is told of");
 
     old.deregister(soon()).await.unwrap();
     assert_eq!(old.heartbeat(soon()).await.unwrap(), Beat::Lost);

@@ -24,7 +24,8 @@ const LATE: Duration = Duration::from_millis(300);
 /// Between looks at a list that is behind: Nacos 2 and 3 make it anew half a second after a change.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// Of an instance that is new, so that one which an older process removed with its own, a moment too late, is back soon.
+/// Of an instance that is new, so that one which an older process removed with its own, a moment too late, is back soon;
+/// and of one that the list does not have, until it has caught up.
 const YOUNG: Duration = Duration::from_secs(1);
 
 /// How many heartbeats it is young.
@@ -47,6 +48,36 @@ pub(super) struct Entry {
     pub(super) unanswered: bool,
     /// Heartbeats until now, as far as it matters.
     pub(super) beats: u8,
+    /// What the list has said, where there is no other heartbeat.
+    pub(super) looks: Looks,
+}
+
+/// What looks at the list tell of an instance that is not ephemeral. The list is behind, and leaves out what an operator has
+/// disabled: neither is a reason to register anew.
+#[derive(Default)]
+pub(super) struct Looks {
+    /// It was listed once since it was registered.
+    seen: bool,
+    /// The last look found it missing.
+    missed: bool,
+}
+
+impl Looks {
+    /// Whether it is still there, by what is listed now: not when it was seen, and then missed twice in a row.
+    fn are_alive(&mut self, holders: &[Holder]) -> bool {
+        let missing = holders.contains(&Holder::Nobody);
+        self.seen |= !missing && holders.contains(&Holder::Us);
+        let missed_before = std::mem::replace(&mut self.missed, missing);
+        !(self.seen && missing && missed_before)
+    }
+
+    /// When to look again.
+    const fn next(&self, is_young: bool) -> Duration {
+        match !self.seen && is_young || self.seen && self.missed {
+            true => YOUNG,
+            false => LOOK,
+        }
+    }
 }
 
 impl Entry {
@@ -152,6 +183,7 @@ impl Registration for Entry {
         if self.leaving {
             return Ok(Beat::Lost);
         }
+        let is_young = self.beats < YOUTH;
         let (is_known, next) = if self.ephemeral {
             self.unanswered = true;
             self.servers.prepare(by).await?;
@@ -161,17 +193,16 @@ impl Registration for Entry {
                 .collect())
             .await?;
             self.unanswered = false;
-            self.beats = self.beats.saturating_add(1);
             let next = self.ttl / 3;
-            let is_young = self.beats <= YOUTH;
             (
                 !known.contains(&false),
                 if is_young { next.min(YOUNG) } else { next },
             )
         } else {
             let holders = self.holders(by).await?;
-            (!holders.contains(&Holder::Nobody), LOOK)
+            (self.looks.are_alive(&holders), self.looks.next(is_young))
         };
+        self.beats = self.beats.saturating_add(1);
         if !is_known {
             self.known = false;
             return Ok(Beat::Lost);

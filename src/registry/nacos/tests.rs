@@ -480,20 +480,56 @@ async fn times_other_than_nacos_own_are_in_the_metadata() {
     assert_eq!(task.await.unwrap()[0].fields["metadata"], expected);
 }
 
-#[tokio::test]
-async fn persistent_instances_have_no_heartbeat_and_are_looked_for() {
-    let (url, task) = server([OK, OURS, NOBODY]).await;
+/// What becomes of the heartbeats of a persistent instance whose list is like this, one after the other: how many seconds
+/// until the next, or nothing when it is lost.
+async fn looked_for(lists: impl IntoIterator<Item = Then>) -> Vec<Option<u64>> {
+    let lists: Vec<_> = lists.into_iter().collect();
+    let looks = lists.len();
+    let (url, task) = server([OK].into_iter().chain(lists)).await;
     let nacos = Nacos::new([url]).unwrap().with_persistent_instances();
     let mut entry = registered(&nacos).await;
-    let beat = entry.heartbeat(soon()).await.unwrap();
-    assert!(
-        matches!(beat, Beat::Alive { next, .. } if next == Duration::from_secs(30)),
-        "{beat:?}"
-    );
-    assert_eq!(entry.heartbeat(soon()).await.unwrap(), Beat::Lost);
+    let mut nexts = Vec::new();
+    for _ in 0..looks {
+        nexts.push(match entry.heartbeat(soon()).await.unwrap() {
+            Beat::Alive { next, listed_for } => {
+                assert_eq!(listed_for, Duration::MAX);
+                Some(next.as_secs())
+            }
+            Beat::Lost => None,
+        });
+    }
     let calls = task.await.unwrap();
-    assert_eq!(asked(&calls), [V3[0], V3[2], V3[2]]);
     assert_eq!(calls[0].fields["ephemeral"], "false");
+    assert!(calls[1..].iter().all(|call| call.what == V3[2]));
+    nexts
+}
+
+#[tokio::test]
+async fn persistent_instances_have_no_heartbeat_and_are_looked_for() {
+    let nexts = looked_for([OURS, OURS, NOBODY, NOBODY]).await;
+    assert_eq!(nexts, [Some(30), Some(30), Some(1), None]);
+    // A successor's is not registered over.
+    assert_eq!(looked_for([OURS, ANOTHERS]).await, [Some(30), Some(30)]);
+}
+
+#[tokio::test]
+async fn a_persistent_instance_that_the_list_does_not_have_yet_is_not_lost() {
+    let nexts = looked_for([NOBODY, NOBODY, OURS]).await;
+    assert_eq!(nexts, [Some(1), Some(1), Some(30)]);
+}
+
+#[tokio::test]
+async fn a_persistent_instance_that_the_list_misses_once_is_not_lost() {
+    let nexts = looked_for([OURS, NOBODY, OURS, NOBODY, OURS]).await;
+    assert_eq!(nexts, [Some(30), Some(1), Some(30), Some(1), Some(30)]);
+}
+
+/// An operator may have disabled it, or the list may not be read.
+#[tokio::test]
+async fn a_persistent_instance_that_is_never_listed_is_not_lost_and_soon_not_looked_for_often() {
+    let seldom = [1, 1, 1, 1, 1, 30, 30].map(Some);
+    assert_eq!(looked_for([NOBODY; 7]).await, seldom);
+    assert_eq!(looked_for([DENIED; 7]).await, seldom);
 }
 
 #[tokio::test]

@@ -250,7 +250,8 @@ impl Nacos {
         self
     }
 
-    /// The same cluster, with instances in these services.
+    /// The same cluster, with instances in these services: in all of them, or, when one is refused, in none, until the
+    /// next attempt.
     ///
     /// Default: [`ServiceFormat::plain`].
     #[must_use]

@@ -134,8 +134,11 @@ async fn read(stream: &mut TcpStream) -> Option<Asked> {
     })
 }
 
-/// A server of many connections, that does not know `b.B` any more once it is registered.
-async fn serving(calls: Arc<Mutex<Vec<Asked>>>) -> String {
+/// A server of many connections that answers so.
+async fn serving(
+    calls: Arc<Mutex<Vec<Asked>>>,
+    answer: impl Fn(&Asked) -> Then + Copy + Send + 'static,
+) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -143,18 +146,11 @@ async fn serving(calls: Arc<Mutex<Vec<Asked>>>) -> String {
             let calls = calls.clone();
             tokio::spawn(async move {
                 while let Some(asked) = read(&mut stream).await {
-                    let Answer(status, body) = (match &asked {
-                        list if list.what.starts_with("GET") => NOBODY,
-                        beat if beat.fields.contains_key("heartBeat")
-                            && beat.fields["serviceName"].contains("b.B") =>
-                        {
-                            UNKNOWN
-                        }
-                        _ => OK,
-                    }) else {
+                    let then = answer(&asked);
+                    calls.lock().unwrap().push(asked);
+                    let Answer(status, body) = then else {
                         return;
                     };
-                    calls.lock().unwrap().push(asked);
                     let length = body.len();
                     let answer =
                         format!("HTTP/1.1 {status} x\r\ncontent-length: {length}\r\n\r\n{body}");
@@ -164,6 +160,10 @@ async fn serving(calls: Arc<Mutex<Vec<Asked>>>) -> String {
         }
     });
     url
+}
+
+fn is_for(service: &str, asked: &Asked) -> bool {
+    asked.fields["serviceName"].contains(service)
 }
 
 fn asked(calls: &[Asked]) -> Vec<&str> {
@@ -439,7 +439,12 @@ async fn a_list_that_may_not_be_read_hinders_nothing() {
 #[tokio::test]
 async fn each_service_of_the_format_is_registered_kept_alive_and_left() {
     let calls = Arc::new(Mutex::new(Vec::new()));
-    let (url, heard) = (serving(calls.clone()).await, calls);
+    let forgets_b = |asked: &Asked| match asked {
+        list if list.what.starts_with("GET") => NOBODY,
+        beat if beat.fields.contains_key("heartBeat") && is_for("b.B", beat) => UNKNOWN,
+        _ => OK,
+    };
+    let (url, heard) = (serving(calls.clone(), forgets_b).await, calls);
     let services = ["a.A", "b.B"].map(DubboService::new);
     let nacos = Nacos::new([url]).unwrap();
     let nacos = nacos.with_format(ServiceFormat::dubbo(services));
@@ -464,6 +469,66 @@ async fn each_service_of_the_format_is_registered_kept_alive_and_left() {
     let metadata: serde_json::Value = serde_json::from_str(&calls[0].fields["metadata"]).unwrap();
     assert_eq!(metadata["category"], "providers");
     assert_eq!(metadata["application"], "orders");
+}
+
+/// Registers in `a.A` and `b.B`, whose servers answer so: the error, and the services that were left again.
+async fn half_done(
+    answer: impl Fn(&Asked) -> Then + Copy + Send + 'static,
+) -> (RegistryError, Vec<String>) {
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let url = serving(calls.clone(), answer).await;
+    let services = ["a.A", "b.B"].map(DubboService::new);
+    let nacos = Nacos::new([url]).unwrap().with_api(NacosApi::V3);
+    let nacos = nacos.with_format(ServiceFormat::dubbo(services));
+    let error = nacos.register(&orders(), soon()).await.err().unwrap();
+    let calls = calls.lock().unwrap();
+    let left = calls.iter().filter(|call| call.what == V3[3]);
+    let left = left.map(|call| call.fields["serviceName"].clone());
+    (error, left.collect())
+}
+
+#[tokio::test]
+async fn what_one_service_refuses_leaves_the_others_again() {
+    let (error, left) = half_done(|asked| match is_for("b.B", asked) {
+        true => Answer(400, "no such metadata"),
+        false => OK,
+    })
+    .await;
+    assert!(!error.is_unknown(), "{error}");
+    assert!(error.to_string().contains("no such metadata"), "{error}");
+    assert_eq!(left, ["providers:a.A::"]);
+}
+
+#[tokio::test]
+async fn what_could_not_leave_the_others_is_unknown_and_says_so() {
+    let (error, left) = half_done(|asked| match is_for("b.B", asked) {
+        true => Answer(400, "no such metadata"),
+        false if asked.what.starts_with("DELETE") => DENIED,
+        false => OK,
+    })
+    .await;
+    assert!(error.is_unknown(), "{error}");
+    let error = error.to_string();
+    for part in ["no such metadata", "were not left", "token invalid"] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert_eq!(left, ["providers:a.A::"]);
+}
+
+/// Whichever comes first in the list.
+#[tokio::test]
+async fn what_one_service_does_not_answer_is_unknown_although_another_refuses() {
+    for unanswered in ["a.A", "b.B"] {
+        let (error, left) = half_done(move |asked| match is_for(unanswered, asked) {
+            true if asked.what.starts_with("POST") => Close,
+            true => OK,
+            false => Answer(400, "no such metadata"),
+        })
+        .await;
+        assert!(error.is_unknown(), "{error}");
+        // It may have been heard.
+        assert_eq!(left, [format!("providers:{unanswered}::")]);
+    }
 }
 
 #[tokio::test]

@@ -24,7 +24,8 @@ const LATE: Duration = Duration::from_millis(300);
 /// Between looks at a list that is behind: Nacos 2 and 3 make it anew half a second after a change.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// Of an instance that is new, so that one which an older process removed with its own, a moment too late, is back soon.
+/// Of an instance that is new, so that one which an older process removed with its own, a moment too late, is back soon;
+/// and of one that the list does not have, until it has caught up.
 const YOUNG: Duration = Duration::from_secs(1);
 
 /// How many heartbeats it is young.
@@ -47,27 +48,82 @@ pub(super) struct Entry {
     pub(super) unanswered: bool,
     /// Heartbeats until now, as far as it matters.
     pub(super) beats: u8,
+    /// What the list has said, where there is no other heartbeat.
+    pub(super) looks: Looks,
+}
+
+/// What looks at the list tell of an instance that is not ephemeral. The list is behind, and leaves out what an operator has
+/// disabled: neither is a reason to register anew.
+#[derive(Default)]
+pub(super) struct Looks {
+    /// It was listed once since it was registered.
+    seen: bool,
+    /// The last look found it missing.
+    missed: bool,
+}
+
+impl Looks {
+    /// Whether it is still there, by what is listed now: not when it was seen, and then missed twice in a row.
+    fn are_alive(&mut self, holders: &[Holder]) -> bool {
+        let missing = holders.contains(&Holder::Nobody);
+        self.seen |= !missing && holders.contains(&Holder::Us);
+        let missed_before = std::mem::replace(&mut self.missed, missing);
+        !(self.seen && missing && missed_before)
+    }
+
+    /// When to look again.
+    const fn next(&self, is_young: bool) -> Duration {
+        match !self.seen && is_young || self.seen && self.missed {
+            true => YOUNG,
+            false => LOOK,
+        }
+    }
 }
 
 impl Entry {
+    /// Registers it in each of its services, or in none: where one refuses it, it is removed from the others, for which a
+    /// quarter of the time is kept.
+    ///
+    /// # Errors
+    ///
+    /// [Unknown](RegistryError::unknown) when one was not answered, or the others could not be left.
     pub(super) async fn register(&self, by: Deadline) -> Result<(), RegistryError> {
-        self.servers.prepare(by).await?;
+        let to_register = match self.listings.len() {
+            0 | 1 => by,
+            _ => by.earlier_by(by.remaining() / 4),
+        };
+        self.servers.prepare(to_register).await?;
         let calls = self.listings.iter();
-        all(calls
-            .map(|listing| self.servers.register(listing, true, by))
-            .collect())
-        .await?;
-        Ok(())
+        let answers = each(calls.map(|listing| self.servers.register(listing, true, to_register)));
+        let answers = answers.await;
+        let may_be_there = |answer: &Result<(), RegistryError>| match answer {
+            Ok(()) => true,
+            Err(error) => error.is_unknown(),
+        };
+        let begun = self.listings.iter().zip(&answers);
+        let begun = begun.filter(|(_, answer)| may_be_there(answer));
+        let begun: Vec<_> = begun.map(|(listing, _)| listing).collect();
+        let Err(error) = together(answers) else {
+            return Ok(());
+        };
+        // One alone that was not answered is registered again, which is as good.
+        if self.listings.len() > 1 {
+            // Without a look before it: the list is behind, and may still have who was there before.
+            let calls = begun.iter().map(|listing| self.servers.remove(listing, by));
+            if let Err(left) = all(calls).await {
+                return Err(RegistryError::unknown(format!(
+                    "{error}; the other services, where it was registered, were not left: {left}"
+                )));
+            }
+        }
+        Err(error)
     }
 
     /// Whose the addresses are; what the user may not read is left out.
     async fn holders(&self, by: Deadline) -> Result<Vec<Holder>, RegistryError> {
         self.servers.prepare(by).await?;
         let calls = self.listings.iter();
-        let holders = all(calls
-            .map(|listing| self.servers.holder(listing, by))
-            .collect())
-        .await?;
+        let holders = all(calls.map(|listing| self.servers.holder(listing, by))).await?;
         Ok(holders.into_iter().flatten().collect())
     }
 
@@ -111,20 +167,39 @@ impl Entry {
     async fn remove_all(&self, by: Deadline) -> Result<bool, RegistryError> {
         self.servers.prepare(by).await?;
         let calls = self.listings.iter();
-        let removed = all(calls.map(|listing| self.remove(listing, by)).collect()).await?;
+        let removed = all(calls.map(|listing| self.remove(listing, by))).await?;
         Ok(removed.contains(&true))
     }
 }
 
-/// What comes of all of them, some at a time. Each is tried, whatever becomes of the others.
+/// What comes of each, in their order, some at a time. Each is tried, whatever becomes of the others.
+async fn each<T>(calls: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    // Not the iterator itself: a stream of closures that borrow cannot be sent.
+    let calls: Vec<_> = calls.collect();
+    stream::iter(calls).buffered(AT_ONCE).collect().await
+}
+
+/// All of them, or what went wrong: rather that one was not answered than that one was refused.
+fn together<T>(answers: Vec<Result<T, RegistryError>>) -> Result<Vec<T>, RegistryError> {
+    let mut done = Vec::with_capacity(answers.len());
+    let mut failed: Option<RegistryError> = None;
+    for answer in answers {
+        match answer {
+            Ok(answer) => done.push(answer),
+            Err(error) => match &failed {
+                Some(first) if first.is_unknown() || !error.is_unknown() => {}
+                _ => failed = Some(error),
+            },
+        }
+    }
+    failed.map_or(Ok(done), Err)
+}
+
+/// What comes of all of them.
 async fn all<T>(
-    calls: Vec<impl Future<Output = Result<T, RegistryError>>>,
+    calls: impl Iterator<Item = impl Future<Output = Result<T, RegistryError>>>,
 ) -> Result<Vec<T>, RegistryError> {
-    let answers: Vec<_> = stream::iter(calls)
-        .buffer_unordered(AT_ONCE)
-        .collect()
-        .await;
-    answers.into_iter().collect()
+    together(each(calls).await)
 }
 
 impl fmt::Debug for Entry {
@@ -152,26 +227,23 @@ impl Registration for Entry {
         if self.leaving {
             return Ok(Beat::Lost);
         }
+        let is_young = self.beats < YOUTH;
         let (is_known, next) = if self.ephemeral {
             self.unanswered = true;
             self.servers.prepare(by).await?;
             let calls = self.listings.iter();
-            let known = all(calls
-                .map(|listing| self.servers.beat(listing, by))
-                .collect())
-            .await?;
+            let known = all(calls.map(|listing| self.servers.beat(listing, by))).await?;
             self.unanswered = false;
-            self.beats = self.beats.saturating_add(1);
             let next = self.ttl / 3;
-            let is_young = self.beats <= YOUTH;
             (
                 !known.contains(&false),
                 if is_young { next.min(YOUNG) } else { next },
             )
         } else {
             let holders = self.holders(by).await?;
-            (!holders.contains(&Holder::Nobody), LOOK)
+            (self.looks.are_alive(&holders), self.looks.next(is_young))
         };
+        self.beats = self.beats.saturating_add(1);
         if !is_known {
             self.known = false;
             return Ok(Beat::Lost);
@@ -211,7 +283,7 @@ impl Registration for Entry {
     async fn set_out_of_service(&mut self, by: Deadline) -> Result<(), RegistryError> {
         self.servers.prepare(by).await?;
         let calls = self.listings.iter();
-        all(calls.map(|listing| self.disable(listing, by)).collect()).await?;
+        all(calls.map(|listing| self.disable(listing, by))).await?;
         Ok(())
     }
 
@@ -224,7 +296,7 @@ impl Registration for Entry {
         if self.ephemeral && !self.servers.may_revive() {
             self.servers.prepare(by).await?;
             let calls = self.listings.iter();
-            let there = all(calls.map(|listing| self.is_there(listing, by)).collect()).await?;
+            let there = all(calls.map(|listing| self.is_there(listing, by))).await?;
             return Ok(Some(there.contains(&true)));
         }
         loop {

@@ -79,7 +79,7 @@ mod tests;
 
 pub use api::NacosApi;
 use api::Servers;
-use entry::Entry;
+use entry::{Entry, Looks};
 pub use format::{DubboService, ServiceFormat};
 use listing::Listing;
 use login::Login;
@@ -215,7 +215,12 @@ impl Nacos {
     /// waiting for heartbeats, and lists those of a killed process, unhealthy, until somebody removes them. A service
     /// has instances of one kind alone.
     ///
-    /// Default: ephemeral. That the instance is still stored is asked every 30 s.
+    /// Whether the instance is still stored is looked up in the list that clients are given, every 30 s. That list is half a
+    /// second behind and has no instances that an operator disabled, so what it lacks is registered again only when it
+    /// was listed before, and was missing twice, a second apart. An operator who disables an instance sees it registered
+    /// once more, not again and again; one that is removed before it was ever listed is not noticed.
+    ///
+    /// Default: ephemeral.
     #[must_use]
     pub const fn with_persistent_instances(mut self) -> Self {
         self.settings.ephemeral = false;
@@ -245,7 +250,8 @@ impl Nacos {
         self
     }
 
-    /// The same cluster, with instances in these services.
+    /// The same cluster, with instances in these services: in all of them, or, when one is refused, in none, until the
+    /// next attempt.
     ///
     /// Default: [`ServiceFormat::plain`].
     #[must_use]
@@ -331,6 +337,7 @@ impl Registry for Nacos {
             leaving: false,
             unanswered: false,
             beats: 0,
+            looks: Looks::default(),
         };
         entry.register(by).await?;
         Ok(Box::new(entry))

@@ -134,8 +134,11 @@ async fn read(stream: &mut TcpStream) -> Option<Asked> {
     })
 }
 
-/// A server of many connections, that does not know `b.B` any more once it is registered.
-async fn serving(calls: Arc<Mutex<Vec<Asked>>>) -> String {
+/// A server of many connections that answers so.
+async fn serving(
+    calls: Arc<Mutex<Vec<Asked>>>,
+    answer: impl Fn(&Asked) -> Then + Copy + Send + 'static,
+) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -143,18 +146,11 @@ async fn serving(calls: Arc<Mutex<Vec<Asked>>>) -> String {
             let calls = calls.clone();
             tokio::spawn(async move {
                 while let Some(asked) = read(&mut stream).await {
-                    let Answer(status, body) = (match &asked {
-                        list if list.what.starts_with("GET") => NOBODY,
-                        beat if beat.fields.contains_key("heartBeat")
-                            && beat.fields["serviceName"].contains("b.B") =>
-                        {
-                            UNKNOWN
-                        }
-                        _ => OK,
-                    }) else {
+                    let then = answer(&asked);
+                    calls.lock().unwrap().push(asked);
+                    let Answer(status, body) = then else {
                         return;
                     };
-                    calls.lock().unwrap().push(asked);
                     let length = body.len();
                     let answer =
                         format!("HTTP/1.1 {status} x\r\ncontent-length: {length}\r\n\r\n{body}");
@@ -164,6 +160,10 @@ async fn serving(calls: Arc<Mutex<Vec<Asked>>>) -> String {
         }
     });
     url
+}
+
+fn is_for(service: &str, asked: &Asked) -> bool {
+    asked.fields["serviceName"].contains(service)
 }
 
 fn asked(calls: &[Asked]) -> Vec<&str> {
@@ -439,7 +439,12 @@ async fn a_list_that_may_not_be_read_hinders_nothing() {
 #[tokio::test]
 async fn each_service_of_the_format_is_registered_kept_alive_and_left() {
     let calls = Arc::new(Mutex::new(Vec::new()));
-    let (url, heard) = (serving(calls.clone()).await, calls);
+    let forgets_b = |asked: &Asked| match asked {
+        list if list.what.starts_with("GET") => NOBODY,
+        beat if beat.fields.contains_key("heartBeat") && is_for("b.B", beat) => UNKNOWN,
+        _ => OK,
+    };
+    let (url, heard) = (serving(calls.clone(), forgets_b).await, calls);
     let services = ["a.A", "b.B"].map(DubboService::new);
     let nacos = Nacos::new([url]).unwrap();
     let nacos = nacos.with_format(ServiceFormat::dubbo(services));
@@ -466,6 +471,66 @@ async fn each_service_of_the_format_is_registered_kept_alive_and_left() {
     assert_eq!(metadata["application"], "orders");
 }
 
+/// Registers in `a.A` and `b.B`, whose servers answer so: the error, and the services that were left again.
+async fn half_done(
+    answer: impl Fn(&Asked) -> Then + Copy + Send + 'static,
+) -> (RegistryError, Vec<String>) {
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let url = serving(calls.clone(), answer).await;
+    let services = ["a.A", "b.B"].map(DubboService::new);
+    let nacos = Nacos::new([url]).unwrap().with_api(NacosApi::V3);
+    let nacos = nacos.with_format(ServiceFormat::dubbo(services));
+    let error = nacos.register(&orders(), soon()).await.err().unwrap();
+    let calls = calls.lock().unwrap();
+    let left = calls.iter().filter(|call| call.what == V3[3]);
+    let left = left.map(|call| call.fields["serviceName"].clone());
+    (error, left.collect())
+}
+
+#[tokio::test]
+async fn what_one_service_refuses_leaves_the_others_again() {
+    let (error, left) = half_done(|asked| match is_for("b.B", asked) {
+        true => Answer(400, "no such metadata"),
+        false => OK,
+    })
+    .await;
+    assert!(!error.is_unknown(), "{error}");
+    assert!(error.to_string().contains("no such metadata"), "{error}");
+    assert_eq!(left, ["providers:a.A::"]);
+}
+
+#[tokio::test]
+async fn what_could_not_leave_the_others_is_unknown_and_says_so() {
+    let (error, left) = half_done(|asked| match is_for("b.B", asked) {
+        true => Answer(400, "no such metadata"),
+        false if asked.what.starts_with("DELETE") => DENIED,
+        false => OK,
+    })
+    .await;
+    assert!(error.is_unknown(), "{error}");
+    let error = error.to_string();
+    for part in ["no such metadata", "were not left", "token invalid"] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert_eq!(left, ["providers:a.A::"]);
+}
+
+/// Whichever comes first in the list.
+#[tokio::test]
+async fn what_one_service_does_not_answer_is_unknown_although_another_refuses() {
+    for unanswered in ["a.A", "b.B"] {
+        let (error, left) = half_done(move |asked| match is_for(unanswered, asked) {
+            true if asked.what.starts_with("POST") => Close,
+            true => OK,
+            false => Answer(400, "no such metadata"),
+        })
+        .await;
+        assert!(error.is_unknown(), "{error}");
+        // It may have been heard.
+        assert_eq!(left, [format!("providers:{unanswered}::")]);
+    }
+}
+
 #[tokio::test]
 async fn times_other_than_nacos_own_are_in_the_metadata() {
     let (url, task) = server([OK, OK]).await;
@@ -480,20 +545,56 @@ async fn times_other_than_nacos_own_are_in_the_metadata() {
     assert_eq!(task.await.unwrap()[0].fields["metadata"], expected);
 }
 
-#[tokio::test]
-async fn persistent_instances_have_no_heartbeat_and_are_looked_for() {
-    let (url, task) = server([OK, OURS, NOBODY]).await;
+/// What becomes of the heartbeats of a persistent instance whose list is like this, one after the other: how many seconds
+/// until the next, or nothing when it is lost.
+async fn looked_for(lists: impl IntoIterator<Item = Then>) -> Vec<Option<u64>> {
+    let lists: Vec<_> = lists.into_iter().collect();
+    let looks = lists.len();
+    let (url, task) = server([OK].into_iter().chain(lists)).await;
     let nacos = Nacos::new([url]).unwrap().with_persistent_instances();
     let mut entry = registered(&nacos).await;
-    let beat = entry.heartbeat(soon()).await.unwrap();
-    assert!(
-        matches!(beat, Beat::Alive { next, .. } if next == Duration::from_secs(30)),
-        "{beat:?}"
-    );
-    assert_eq!(entry.heartbeat(soon()).await.unwrap(), Beat::Lost);
+    let mut nexts = Vec::new();
+    for _ in 0..looks {
+        nexts.push(match entry.heartbeat(soon()).await.unwrap() {
+            Beat::Alive { next, listed_for } => {
+                assert_eq!(listed_for, Duration::MAX);
+                Some(next.as_secs())
+            }
+            Beat::Lost => None,
+        });
+    }
     let calls = task.await.unwrap();
-    assert_eq!(asked(&calls), [V3[0], V3[2], V3[2]]);
     assert_eq!(calls[0].fields["ephemeral"], "false");
+    assert!(calls[1..].iter().all(|call| call.what == V3[2]));
+    nexts
+}
+
+#[tokio::test]
+async fn persistent_instances_have_no_heartbeat_and_are_looked_for() {
+    let nexts = looked_for([OURS, OURS, NOBODY, NOBODY]).await;
+    assert_eq!(nexts, [Some(30), Some(30), Some(1), None]);
+    // A successor's is not registered over.
+    assert_eq!(looked_for([OURS, ANOTHERS]).await, [Some(30), Some(30)]);
+}
+
+#[tokio::test]
+async fn a_persistent_instance_that_the_list_does_not_have_yet_is_not_lost() {
+    let nexts = looked_for([NOBODY, NOBODY, OURS]).await;
+    assert_eq!(nexts, [Some(1), Some(1), Some(30)]);
+}
+
+#[tokio::test]
+async fn a_persistent_instance_that_the_list_misses_once_is_not_lost() {
+    let nexts = looked_for([OURS, NOBODY, OURS, NOBODY, OURS]).await;
+    assert_eq!(nexts, [Some(30), Some(1), Some(30), Some(1), Some(30)]);
+}
+
+/// An operator may have disabled it, or the list may not be read.
+#[tokio::test]
+async fn a_persistent_instance_that_is_never_listed_is_not_lost_and_soon_not_looked_for_often() {
+    let seldom = [1, 1, 1, 1, 1, 30, 30].map(Some);
+    assert_eq!(looked_for([NOBODY; 7]).await, seldom);
+    assert_eq!(looked_for([DENIED; 7]).await, seldom);
 }
 
 #[tokio::test]

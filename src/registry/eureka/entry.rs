@@ -38,7 +38,7 @@ pub(super) struct Entry {
     uncleared: bool,
     /// The instance is on its way out: it is to be gone, not only out of service.
     leaving: bool,
-    /// It was deleted, and some server was seen to list it since, or was not asked yet.
+    /// Some server was seen to list it after a deletion was sent, or was not asked since one went well.
     unconfirmed: bool,
 }
 
@@ -267,7 +267,8 @@ impl Registration for Entry {
     async fn is_listed(&mut self, by: Deadline) -> Result<Option<bool>, RegistryError> {
         if self.leaving {
             let listed = self.is_listed_by_any(by).await?;
-            self.unconfirmed &= listed;
+            // Whatever the one that was asked said: it may know less than the others.
+            self.unconfirmed = listed;
             return Ok(Some(listed));
         }
         let call = Call::new(Method::GET, &self.path);

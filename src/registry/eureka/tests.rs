@@ -336,6 +336,29 @@ async fn a_server_that_does_not_hear_of_it_is_told_itself() {
     assert_eq!(entry.deregister(soon()).await.unwrap(), Gone::AlreadyGone);
 }
 
+/// The one that is asked after the first one failed has just come up, and knows nothing.
+#[tokio::test]
+async fn a_server_that_lists_it_is_told_where_the_one_that_was_asked_never_knew_it() {
+    let deleted = Arc::new(AtomicUsize::new(0));
+    let lists = Server::start(move |line| match line {
+        "DELETE /o1" if deleted.fetch_add(1, Ordering::SeqCst) == 0 => Some((500, "")),
+        "GET /o1" if deleted.load(Ordering::SeqCst) < 2 => Some((200, UP)),
+        _ => well(line),
+    });
+    let lists = lists.await;
+    let knows_nothing = Server::start(|_| Some((404, ""))).await;
+    let mut entry = registered(&eureka(&[&lists, &knows_nothing])).await;
+    let error = entry.deregister(soon()).await.unwrap_err();
+    assert!(!error.is_unknown(), "{error}");
+    assert_eq!(entry.deregister(soon()).await.unwrap(), Gone::AlreadyGone);
+    let by = Deadline::after(Duration::from_secs(8));
+    assert_eq!(entry.is_listed(by).await.unwrap(), Some(true));
+    lists.asked();
+    assert_eq!(entry.deregister(soon()).await.unwrap(), Gone::Removed);
+    assert_eq!(lists.asked(), ["DELETE /o1"]);
+    assert_eq!(entry.is_listed(soon()).await.unwrap(), Some(false));
+}
+
 #[tokio::test]
 async fn every_server_gets_its_own_user_and_no_others() {
     let (one, two) = (Server::start(well).await, Server::start(well).await);

@@ -147,6 +147,31 @@ async fn every_balancer_is_told_before_the_drain_begins() {
     }
 }
 
+/// It asks again, and is waited for until it has read the answer.
+#[tokio::test]
+async fn one_that_gave_up_before_it_was_accepted_has_not_been_told() {
+    let (builder, at) = agent(builder(), NEVER).await;
+    let c = builder.build().unwrap();
+    let h = c.handle();
+    let run = tokio::spawn(c.run(h.draining()));
+    within("ready", h.wait_for(Phase::Ready)).await;
+    assert_eq!(ask_as(at, "lb1\n").await, "up ready\n");
+    h.trigger(Reason::requested("test"));
+    within("the lame duck", h.wait_for(Phase::LameDuck)).await;
+    // On the runtime's only thread, without a pause: the agent finds them closed.
+    for _ in 0..3 {
+        let mut gone = std::net::TcpStream::connect(at).unwrap();
+        std::io::Write::write_all(&mut gone, b"lb1\n").unwrap();
+    }
+    // Behind them in the queue.
+    assert_eq!(ask_as(at, "stranger\n").await, "drain\n");
+    assert_eq!(ask_as(at, "stranger\n").await, "drain\n");
+    assert_eq!(h.phase(), Phase::LameDuck);
+    assert_eq!(ask_as(at, "lb1\n").await, "drain\n");
+    let report = within("the report", run).await.unwrap().unwrap();
+    assert!(report.is_clean(), "{report}");
+}
+
 #[tokio::test]
 async fn one_that_does_not_ask_any_more_is_in_the_report_by_name() {
     let listener = local().await;

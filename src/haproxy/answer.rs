@@ -1,7 +1,7 @@
 //! The listener: one line for whoever connects.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +26,9 @@ const CONVERSATION: Duration = Duration::from_secs(5);
 
 /// Of `agent-send`, what tells balancers apart.
 const TEXT: usize = 64;
+
+/// Reads at the beginning of a conversation, in search of its end: far more than a text needs.
+const PIECES: usize = 16;
 
 pub(super) async fn listen(answers: Answers, handle: ShutdownHandle) {
     let Answers {
@@ -61,21 +64,15 @@ pub(super) async fn listen(answers: Answers, handle: ShutdownHandle) {
 /// The line, and then the peer's end: HAProxy closes when it has read the line and acted on it. Who stays is not
 /// HAProxy, and who was gone before has read nothing.
 async fn answer(
-    mut stream: TcpStream,
+    stream: TcpStream,
     peer: SocketAddr,
     leaving: &'static str,
     handle: &ShutdownHandle,
     asked: &Arc<Asked>,
 ) -> io::Result<()> {
     let mut text = Vec::new();
+    let mut stream = still_there(stream, &mut text)?;
     let mut piece = [0; 256];
-    // One that gave up while its connection was in the queue. What it has sent so far is its text.
-    match stream.try_read(&mut piece) {
-        Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-        Ok(read) => text.extend_from_slice(&piece[..read]),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-        Err(error) => return Err(error),
-    }
     let conversation = Conversation::begin(asked);
     let phase = handle.phase();
     let line = match phase {
@@ -87,8 +84,7 @@ async fn answer(
     let at = Instant::now();
     // HAProxy closes with a reset: an error is an end like any other. More text than is looked at is read all the same.
     while let Ok(read @ 1..) = stream.read(&mut piece).await {
-        let room = TEXT.saturating_sub(text.len());
-        text.extend_from_slice(&piece[..read.min(room)]);
+        keep(&mut text, &piece[..read]);
     }
     let source = Source::new(peer.ip(), &text);
     if phase.is_stopping() {
@@ -99,4 +95,32 @@ async fn answer(
     // On record first.
     drop(conversation);
     Ok(())
+}
+
+/// The connection of one that did not give up while it was in the queue; what it has sent so far is its text.
+///
+/// # Errors
+///
+/// When it did: what is written to it would be read by nobody.
+fn still_there(stream: TcpStream, text: &mut Vec<u8>) -> io::Result<TcpStream> {
+    // The system is asked: tokio's `try_read` knows nothing of a socket before its driver has had its turn.
+    let mut stream = stream.into_std()?;
+    let mut piece = [0; 256];
+    // One that sends without end is there.
+    for _ in 0..PIECES {
+        match stream.read(&mut piece) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => keep(text, &piece[..read]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    TcpStream::from_std(stream)
+}
+
+/// As much of it as is looked at.
+fn keep(text: &mut Vec<u8>, piece: &[u8]) {
+    let room = TEXT.saturating_sub(text.len());
+    text.extend_from_slice(&piece[..piece.len().min(room)]);
 }

@@ -21,7 +21,7 @@
 //! | phase | answer | what HAProxy does |
 //! |---|---|---|
 //! | `Starting` | `down #starting` | sends nothing, not to a server either that it takes for up because it is itself new |
-//! | `Ready` | `up ready` | sends requests; whatever an earlier process at this address said is taken back |
+//! | `Ready` | `up ready` | sends requests; whatever an earlier process at this address said is taken back, and what an operator set (`state maint`, `state drain`) unless the agent is disabled first |
 //! | every later one, until the process ends | `drain` | sends no request more, except those of persistent sessions; what is in flight goes on |
 //!
 //! The lame duck is the time until every balancer has fetched the `drain`: it lasts until then, which is the interval of

@@ -83,6 +83,9 @@ pub(super) struct Status {
     pub(super) conditions: Vec<Condition>,
     #[serde(default)]
     pub(super) container_statuses: Vec<ContainerStatus>,
+    /// Of sidecars, too.
+    #[serde(default)]
+    pub(super) init_container_statuses: Vec<ContainerStatus>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -168,7 +171,10 @@ impl Pod {
     }
 
     fn has_started(&self, container: &Container) -> Option<bool> {
-        let mut all = self.status.container_statuses.iter();
+        let status = &self.status;
+        let (main, init) = (&status.container_statuses, &status.init_container_statuses);
+        // No two containers of a pod have the same name.
+        let mut all = main.iter().chain(init);
         all.find(|status| status.name == container.name)?.started
     }
 }

@@ -226,6 +226,28 @@ fn a_probes_kill_has_the_probes_own_grace_period() {
 }
 
 #[test]
+fn whether_a_sidecar_has_started_is_read_from_the_init_containers() {
+    let proxy = json!({ "name": "proxy", "restartPolicy": "Always",
+        "startupProbe": { "terminationGracePeriodSeconds": 3 },
+        "livenessProbe": { "terminationGracePeriodSeconds": 5 } });
+    let begun = Begun {
+        reason: &SIGTERM,
+        hook_called: false,
+        told_sleep: Duration::ZERO,
+    };
+    for (started, seconds) in [(Some(true), 5), (Some(false), 3), (None, 3)] {
+        let status = json!({ "name": "proxy", "started": started });
+        let of_app = json!({ "name": "app", "started": true });
+        let more = json!({ "spec": { "initContainers": [proxy] },
+            "status": { "containerStatuses": [of_app], "initContainerStatuses": [status] } });
+        let pod = pod(json!({ "name": "app" }), more);
+        let ours = pod.ours(Some("proxy")).unwrap();
+        let verdict = Verdict::of(&pod, &ours, &begun, Some(NOW));
+        says(&verdict, Cause::ProbeFailure, seconds);
+    }
+}
+
+#[test]
 fn what_the_program_does_is_not_the_kubelets() {
     let app = || json!({ "name": "app", "livenessProbe": { "terminationGracePeriodSeconds": 5 } });
     let asked = Reason::requested("a new configuration");

@@ -1,6 +1,7 @@
 //! One instance on the servers.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,13 +13,18 @@ use super::{Eureka, info};
 use crate::deadline::Deadline;
 use crate::registry::http::{Answer, Call, HttpClient, encode};
 use crate::registry::{Beat, Gone, Instance, LastGasp, Registration, RegistryError};
+use crate::sync::lock;
 
 /// Between two looks at servers that are still to be told by the one that was asked.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
+/// Between heartbeats while a status is still to be cleared: with one in its place clients may not be given the instance.
+const CLEAR_AGAIN: Duration = Duration::from_secs(5);
+
 #[derive(Debug)]
 pub(super) struct Entry {
     client: Arc<HttpClient>,
+    id: String,
     /// `/apps/ORDERS`
     app: String,
     /// `/apps/ORDERS/<id>`
@@ -26,9 +32,13 @@ pub(super) struct Entry {
     ttl: Duration,
     listed_for: Duration,
     out_of_service_first: bool,
+    /// The ids whose overridden status was cleared.
+    cleared: Arc<Mutex<HashSet<String>>>,
+    /// Ours was not yet.
+    uncleared: bool,
     /// The instance is on its way out: it is to be gone, not only out of service.
     leaving: bool,
-    /// It was deleted, and some server was seen to list it since, or was not asked yet.
+    /// Some server was seen to list it after a deletion was sent, or was not asked since one went well.
     unconfirmed: bool,
 }
 
@@ -37,12 +47,15 @@ impl Entry {
         let app = format!("/apps/{}", encode(&info::app(instance)));
         Self {
             client: eureka.client.clone(),
+            id: instance.id().to_owned(),
             path: format!("{app}/{}", encode(instance.id())),
             app,
             ttl: eureka.ttl,
             // A renewal adds the duration twice, a bug that is kept for compatibility (`Lease.isExpired`).
             listed_for: (eureka.ttl * 2).saturating_add(eureka.eviction_interval),
             out_of_service_first: eureka.out_of_service_first,
+            cleared: eureka.cleared.clone(),
+            uncleared: !lock(&eureka.cleared).contains(instance.id()),
             leaving: false,
             unconfirmed: false,
         }
@@ -73,7 +86,27 @@ impl Entry {
     }
 
     /// Takes back what an operator, or an earlier process with the same id, set in place of the status.
-    pub(super) async fn clear_status(&self, by: Deadline) -> Result<(), RegistryError> {
+    ///
+    /// Only once for each id: later on it is an operator's. Half of the time at most, and no error: the instance is
+    /// registered all the same, and is to be left. The next heartbeat tries again.
+    pub(super) async fn clear_status_once(&mut self, by: Deadline) {
+        if !self.uncleared {
+            return;
+        }
+        let half = by.min(Deadline::after(by.remaining() / 2));
+        if let Err(error) = self.clear_status(half).await {
+            tracing::warn!(
+                instance = self.id,
+                %error,
+                "registered, but what may be set in place of its status is not cleared; tried again with the next heartbeat"
+            );
+            return;
+        }
+        self.uncleared = false;
+        lock(&self.cleared).insert(self.id.clone());
+    }
+
+    async fn clear_status(&self, by: Deadline) -> Result<(), RegistryError> {
         // Without a value the status would be UNKNOWN from then on.
         let path = format!("{}/status?value=UP", self.path);
         let answer = self
@@ -180,9 +213,16 @@ impl Registration for Entry {
             return Ok(Beat::Lost);
         }
         answer.expect_success()?;
+        // Where the instance is known: elsewhere there is nothing to clear.
+        self.clear_status_once(by).await;
+        // Room for two that get lost.
+        let next = self.ttl / 3;
         Ok(Beat::Alive {
-            // Room for two that get lost.
-            next: self.ttl / 3,
+            next: if self.uncleared {
+                next.min(CLEAR_AGAIN)
+            } else {
+                next
+            },
             listed_for: self.listed_for,
         })
     }
@@ -227,7 +267,8 @@ impl Registration for Entry {
     async fn is_listed(&mut self, by: Deadline) -> Result<Option<bool>, RegistryError> {
         if self.leaving {
             let listed = self.is_listed_by_any(by).await?;
-            self.unconfirmed &= listed;
+            // Whatever the one that was asked said: it may know less than the others.
+            self.unconfirmed = listed;
             return Ok(Some(listed));
         }
         let call = Call::new(Method::GET, &self.path);

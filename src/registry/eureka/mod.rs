@@ -18,8 +18,8 @@
 //!
 //! | call | request | when it is not as hoped for |
 //! |---|---|---|
-//! | register | `POST apps/ORDERS` with the instance, `UP`; the first time `DELETE apps/ORDERS/<id>/status`, too | the same again |
-//! | heartbeat | `PUT apps/ORDERS/<id>` | 404: registered anew, unless a stop has begun |
+//! | register | `POST apps/ORDERS` with the instance, `UP`; the first time `DELETE apps/ORDERS/<id>/status`, too | the `POST` again; the `DELETE` with the next heartbeat |
+//! | heartbeat | `PUT apps/ORDERS/<id>`; and `DELETE apps/ORDERS/<id>/status` where that has not succeeded yet | 404: registered anew, unless a stop has begun |
 //! | leave | `DELETE apps/ORDERS/<id>`, with [`with_out_of_service_first`](Eureka::with_out_of_service_first) after `PUT apps/ORDERS/<id>/status?value=OUT_OF_SERVICE` | 404 is success |
 //! | read back | `GET apps/ORDERS/<id>`, of every server | a server that lists it all the same is told itself |
 //!
@@ -49,7 +49,6 @@ use http::header::ACCEPT;
 use crate::deadline::Deadline;
 use crate::registry::http::HttpClient;
 use crate::registry::{Instance, Registration, Registry, RegistryError};
-use crate::sync::lock;
 
 mod entry;
 mod info;
@@ -263,14 +262,10 @@ impl Registry for Eureka {
                 )));
             }
         }
-        let entry = Entry::new(self, instance);
+        let mut entry = Entry::new(self, instance);
         entry.register(self.body(instance), by).await?;
-        // An overridden status outlives the process that set it, where an id is used again. Only at the start: later on
-        // it is an operator's.
-        if !lock(&self.cleared).contains(instance.id()) {
-            entry.clear_status(by).await?;
-            lock(&self.cleared).insert(instance.id().to_owned());
-        }
+        // An overridden status outlives the process that set it, where an id is used again.
+        entry.clear_status_once(by).await;
         Ok(Box::new(entry))
     }
 }

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::registry::{Beat, Gone};
+use crate::sync::lock;
 
 const UP: &str = r#"{"instance":{"instanceId":"o1","status":"UP"}}"#;
 const OUT: &str = r#"{"instance":{"instanceId":"o1","status":"OUT_OF_SERVICE"}}"#;
@@ -135,25 +136,53 @@ async fn an_overridden_status_is_cleared_at_the_start_and_left_to_operators_late
     assert_eq!(asked, ["POST ", "DELETE /o1/status?value=UP", "POST "]);
 }
 
+/// It is registered by then: without an entry nobody would deregister it.
 #[tokio::test]
-async fn a_status_that_could_not_be_cleared_is_tried_again() {
-    let failures = Arc::new(AtomicUsize::new(1));
+async fn a_status_that_could_not_be_cleared_is_tried_again_by_the_heartbeats_of_a_registered_instance()
+ {
+    let failures = Arc::new(AtomicUsize::new(2));
     let server = Server::start(move |line| {
+        let step = |left: usize| left.checked_sub(1);
         let fails = line.contains("/status")
             && failures
-                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
-                    left.checked_sub(1)
-                })
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, step)
                 .is_ok();
         if fails { Some((500, "")) } else { well(line) }
     })
     .await;
     let eureka = eureka(&[&server]);
-    let refused = eureka.register(&orders(), soon()).await.map(drop);
-    let message = refused.unwrap_err().to_string();
-    assert!(message.contains("status answered 500"), "{message}");
-    let _entry = registered(&eureka).await;
-    assert_eq!(server.asked().len(), 4);
+    let mut entry = registered(&eureka).await;
+    let clearing = "DELETE /o1/status?value=UP";
+    assert_eq!(server.asked(), ["POST ", clearing]);
+    // Not cleared: the next one is sooner. Cleared then, and not a second time.
+    for (next, asked) in [
+        (5, &["PUT /o1?status=UP", clearing][..]),
+        (30, &["PUT /o1?status=UP", clearing]),
+        (30, &["PUT /o1?status=UP"]),
+    ] {
+        let beat = entry.heartbeat(soon()).await.unwrap();
+        let Beat::Alive { next: told, .. } = beat else {
+            panic!("{beat:?}");
+        };
+        assert_eq!(told, Duration::from_secs(next));
+        assert_eq!(server.asked(), asked);
+    }
+    let _again = registered(&eureka).await;
+    assert_eq!(server.asked(), ["POST "]);
+    assert_eq!(entry.deregister(soon()).await.unwrap(), Gone::Removed);
+}
+
+#[tokio::test]
+async fn an_instance_whose_status_could_not_be_cleared_is_deregistered_all_the_same() {
+    let server = Server::start(|line| match line.contains("/status") {
+        true => Some((500, "")),
+        false => well(line),
+    });
+    let server = server.await;
+    let mut entry = registered(&eureka(&[&server])).await;
+    assert_eq!(entry.deregister(soon()).await.unwrap(), Gone::Removed);
+    let asked = server.asked();
+    assert_eq!(asked, ["POST ", "DELETE /o1/status?value=UP", "DELETE /o1"]);
 }
 
 #[tokio::test]
@@ -305,6 +334,29 @@ async fn a_server_that_does_not_hear_of_it_is_told_itself() {
     assert!(peer.asked().contains(&"DELETE /o1".to_owned()));
     assert_eq!(entry.is_listed(soon()).await.unwrap(), Some(false));
     assert_eq!(entry.deregister(soon()).await.unwrap(), Gone::AlreadyGone);
+}
+
+/// The one that is asked after the first one failed has just come up, and knows nothing.
+#[tokio::test]
+async fn a_server_that_lists_it_is_told_where_the_one_that_was_asked_never_knew_it() {
+    let deleted = Arc::new(AtomicUsize::new(0));
+    let lists = Server::start(move |line| match line {
+        "DELETE /o1" if deleted.fetch_add(1, Ordering::SeqCst) == 0 => Some((500, "")),
+        "GET /o1" if deleted.load(Ordering::SeqCst) < 2 => Some((200, UP)),
+        _ => well(line),
+    });
+    let lists = lists.await;
+    let knows_nothing = Server::start(|_| Some((404, ""))).await;
+    let mut entry = registered(&eureka(&[&lists, &knows_nothing])).await;
+    let error = entry.deregister(soon()).await.unwrap_err();
+    assert!(!error.is_unknown(), "{error}");
+    assert_eq!(entry.deregister(soon()).await.unwrap(), Gone::AlreadyGone);
+    let by = Deadline::after(Duration::from_secs(8));
+    assert_eq!(entry.is_listed(by).await.unwrap(), Some(true));
+    lists.asked();
+    assert_eq!(entry.deregister(soon()).await.unwrap(), Gone::Removed);
+    assert_eq!(lists.asked(), ["DELETE /o1"]);
+    assert_eq!(entry.is_listed(soon()).await.unwrap(), Some(false));
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ pub(super) fn check(pod: Pod<'_>, found: &mut Found) {
             }
         }
         if let Some(hook) = container.hook("preStop") {
-            command(hook, found);
+            command(container, hook, found);
             request(container, hook, found);
             socket(pod, container, hook, found);
         }
@@ -219,22 +219,46 @@ fn sleeps(pod: Pod<'_>, container: Container<'_>, found: &mut Found) {
     }
 }
 
+/// Signals that tell a program something and end none that expects them; `-0` and `-l` send none at all.
+const TELLS: [&str; 9] = ["USR1", "USR2", "HUP", "CONT", "1", "10", "12", "0", "l"];
+
+/// What `kill` and its like send: `-USR1`, `-SIGUSR1`, `-10`, `-s USR1`.
+fn signal(kill: &Command) -> Option<&str> {
+    let mut words = kill.words.iter().skip(1).map(String::as_str);
+    let signal = loop {
+        match words.next()? {
+            "-s" | "--signal" => break words.next()?,
+            "-l" => break "l",
+            word => match word.strip_prefix('-') {
+                Some(signal)
+                    if signal
+                        .starts_with(|c: char| c.is_ascii_digit() || c.is_ascii_uppercase()) =>
+                {
+                    break signal;
+                }
+                _ => {}
+            },
+        }
+    };
+    Some(signal.strip_prefix("SIG").unwrap_or(signal))
+}
+
 /// The recipes that are passed on, and what is wrong with them.
-fn command(hook: Node<'_>, found: &mut Found) {
+fn command(container: Container<'_>, hook: Node<'_>, found: &mut Found) {
     let Some(command) = hook.under(&["exec", "command"]) else {
         return;
     };
     let commands = commands(command);
+    let stop_signal = container.0.under(&["lifecycle", "stopSignal"]);
+    let quits_anyway = stop_signal.and_then(Node::text) == Some("SIGQUIT");
     let is_told = |c: &Command| {
         let quits = c
             .words
             .iter()
             .any(|word| ["quit", "stop"].contains(&word.as_str()));
-        let asks = c
-            .words
-            .iter()
-            .any(|word| ["-0", "-l"].contains(&word.as_str()));
-        ["nginx", "openresty"].contains(&c.name()) && quits
+        let asks = signal(c).is_some_and(|signal| TELLS.contains(&signal));
+        let spared = quits_anyway && c.words.iter().any(|word| word == "quit");
+        ["nginx", "openresty"].contains(&c.name()) && quits && !spared
             || ["kill", "pkill", "killall"].contains(&c.name()) && !asks
     };
     let waits = |c: &Command| {
@@ -250,7 +274,7 @@ fn command(hook: Node<'_>, found: &mut Found) {
         found.add(
             Rule::PS204,
             command.place,
-            format!("`{with}` asks the program to stop and returns: the hook ends at once, and the stop signal that follows overrides what was asked for, such as nginx's graceful quit by a fast one"),
+            format!("`{with}` asks the program to stop and returns: the hook ends at once, and the stop signal follows while the program still works: where it is another one (nginx: SIGTERM is the fast stop, unless the image has STOPSIGNAL SIGQUIT) it cuts what was to finish"),
             "drop the hook and set STOPSIGNAL in the image; or wait for the program: `prestop stop --name nginx --signal QUIT --within 25s`, or run it under `prestop run`",
         );
         return;
@@ -292,7 +316,14 @@ fn request(container: Container<'_>, hook: Node<'_>, found: &mut Found) {
     let probes = ["readinessProbe", "livenessProbe", "startupProbe"];
     let mut probed = probes
         .iter()
-        .filter_map(|probe| container.0.under(&[probe, "httpGet", "port"]));
+        .filter_map(|probe| container.0.under(&[probe, "httpGet"]))
+        .filter(|get| {
+            matches!(
+                get.text_at("path"),
+                Some("/readyz" | "/livez" | "/startupz")
+            )
+        })
+        .filter_map(|get| get.at("port"));
     if let (Some(port), Some(probe)) = (get.at("port"), probed.next())
         && let (Some(hook), Some(probe)) = (container.port(port), container.port(probe))
         && hook != probe

@@ -203,6 +203,24 @@ impl<'d> Container<'d> {
         both.filter_map(Node::text).collect()
     }
 
+    /// The options of `prestop run`, where that is what it runs: by its `command`, by `args` for an image whose ENTRYPOINT
+    /// is `prestop`, or by `args` with the name.
+    pub(super) fn prestop_run(self) -> Vec<Node<'d>> {
+        let both = self.0.list("command").chain(self.0.list("args"));
+        let mut words: Vec<Node<'_>> = both.collect();
+        let text = |at: usize| words.get(at).and_then(|word| word.text());
+        let end = words.iter().position(|word| word.text() == Some("--"));
+        let begin = match text(0) {
+            Some(program) if is_prestop(program) && text(1) == Some("run") => 2,
+            // Others have a `run`, too: with a `--` behind it as good as none.
+            Some("run") if self.0.at("command").is_none() && end.is_some() => 1,
+            _ => return Vec::new(),
+        };
+        words.truncate(end.unwrap_or(words.len()));
+        words.drain(..begin.min(words.len()));
+        words
+    }
+
     /// Whether it has ports for others than a monitoring system and the kubelet, who lose nothing.
     pub(super) fn has_ports(self) -> bool {
         let words = [
@@ -236,7 +254,6 @@ impl<'d> Container<'d> {
                 || name == crate::budget::GracePeriod::VARIABLE
                 || name == crate::budget::SLEEP_VARIABLE
         });
-        let is_ours = |word: &str| word == "prestop" || word.ends_with("/prestop");
         let mut hooks = ["postStart", "preStop"]
             .into_iter()
             .filter_map(|kind| self.hook(kind));
@@ -245,7 +262,7 @@ impl<'d> Container<'d> {
                 exec.list("command")
                     .filter_map(Node::text)
                     .take(2)
-                    .any(is_ours)
+                    .any(is_prestop)
             });
             let path = hook.under(&["httpGet", "path"]).and_then(Node::text);
             exec || path == Some("/prestop")
@@ -260,11 +277,16 @@ impl<'d> Container<'d> {
         };
         by_variable
             || by_hook
-            || self.words().first().is_some_and(|word| is_ours(word))
+            || self.words().first().is_some_and(|word| is_prestop(word))
             // Each alone is asked of many programs.
             || asks("/startupz")
             || asks("/readyz") && asks("/livez")
     }
+}
+
+/// Whether a word of a command is the crate's own program, or the call of a hook by that name.
+fn is_prestop(word: &str) -> bool {
+    word == "prestop" || word.ends_with("/prestop")
 }
 
 /// A whole number of a field, of which a rule is told when it is something else.

@@ -33,10 +33,17 @@ pub(super) fn check(object: Object<'_>, pod: Pod<'_>, found: &mut Found) {
             "give it at least 10 s",
         );
     }
-    for container in pod.running() {
+    // The annotation is the pod's, and said of one container: the one that uses this crate, else the first.
+    let service = pod
+        .containers()
+        .position(Container::speaks_prestop)
+        .unwrap_or(0);
+    for (number, container) in pod.running().enumerate() {
         found.container = container.name();
         told(pod, container, grace, found);
-        fits(pod, container, grace, found);
+        let annotation = pod.annotation(VISIBILITY);
+        let annotation = annotation.filter(|_| number == service);
+        fits(pod, container, grace, annotation, found);
     }
     found.container = None;
 }
@@ -59,9 +66,21 @@ fn types(pod: Pod<'_>, found: &mut Found) {
     found.container = None;
 }
 
-/// `TERMINATION_GRACE_PERIOD_SECONDS` against the spec.
+/// `TERMINATION_GRACE_PERIOD_SECONDS`, or what outweighs it for `prestop run`, against the spec.
 fn told(pod: Pod<'_>, container: Container<'_>, grace: i64, found: &mut Found) {
     let name = GracePeriod::VARIABLE;
+    let flag = "--grace-period";
+    if let Some((text, place)) = option(container, flag) {
+        if text.parse() != Ok(grace) && grace > 0 && !text.contains("$(") {
+            found.add(
+                Rule::PS101,
+                place,
+                format!("{flag} is {text:?}, but terminationGracePeriodSeconds is {grace}: `prestop run` plans the stop by the wrong clock"),
+                format!("say the same number in both: {flag}={grace}"),
+            );
+        }
+        return;
+    }
     if let Some(value) = container.literal(name) {
         let text = value.text().unwrap_or_default();
         let told: Option<i64> = text.parse().ok();
@@ -88,8 +107,13 @@ fn told(pod: Pod<'_>, container: Container<'_>, grace: i64, found: &mut Found) {
 }
 
 /// The budget that the crate itself will make of what the manifest says.
-fn fits(pod: Pod<'_>, container: Container<'_>, grace: i64, found: &mut Found) {
-    let annotation = pod.annotation(VISIBILITY);
+fn fits(
+    pod: Pod<'_>,
+    container: Container<'_>,
+    grace: i64,
+    annotation: Option<Node<'_>>,
+    found: &mut Found,
+) {
     if !container.speaks_prestop() && annotation.is_none() {
         return;
     }
@@ -99,11 +123,15 @@ fn fits(pod: Pod<'_>, container: Container<'_>, grace: i64, found: &mut Found) {
     else {
         return;
     };
-    let lame_duck = setting(container, "PRESTOP_LAME_DUCK", "--lame-duck", found);
+    let (variable, flag) = ("PRESTOP_LAME_DUCK", "--lame-duck");
+    let lame_duck = setting(container, variable, flag, Rule::PS107, found);
+    let (variable, flag) = ("PRESTOP_VISIBILITY", "--visibility");
     let visibility = match annotation {
-        // Of the pod: its first container is the service.
-        Some(said) if !container.is_sidecar() => length(said, VISIBILITY, found),
-        _ => setting(container, "PRESTOP_VISIBILITY", "--visibility", found),
+        Some(said) => {
+            let text = said.text().unwrap_or_default();
+            length(text, said.place, VISIBILITY, Rule::PS105, found)
+        }
+        None => setting(container, variable, flag, Rule::PS105, found),
     };
     let told = container.literal(budget::SLEEP_VARIABLE);
     let told = told.and_then(|value| budget::sleep_from(value.text()?));
@@ -141,40 +169,66 @@ fn fits(pod: Pod<'_>, container: Container<'_>, grace: i64, found: &mut Found) {
     }
 }
 
-/// A length that `prestop run` takes from a variable or from its arguments, and where it stands.
+/// A length that `prestop run` takes from its arguments or from a variable, and where it stands.
 fn setting(
     container: Container<'_>,
     variable: &str,
     flag: &str,
+    rule: Rule,
     found: &mut Found,
 ) -> Option<(Duration, Place)> {
-    let words = || container.0.list("command").chain(container.0.list("args"));
-    let texts: Vec<Node<'_>> = words().collect();
-    for (at, word) in texts.iter().enumerate() {
-        match word.text()?.strip_prefix(flag) {
-            Some("") => return length(*texts.get(at + 1)?, flag, found),
-            Some(rest) if rest.starts_with('=') => {
-                return seconds(&rest[1..]).map(|length| (length, word.place));
-            }
-            _ if word.text() == Some("--") => break,
-            _ => {}
-        }
+    if let Some((text, place)) = option(container, flag) {
+        return length(text, place, flag, rule, found);
     }
-    length(container.literal(variable)?, variable, found)
+    let said = container.literal(variable)?;
+    length(said.text()?, said.place, variable, rule, found)
 }
 
-fn length(said: Node<'_>, name: &str, found: &mut Found) -> Option<(Duration, Place)> {
-    let text = said.text().unwrap_or_default();
+/// What an option of `prestop run` is given, in its own word behind a `=` or in the next one.
+fn option<'d>(container: Container<'d>, flag: &str) -> Option<(&'d str, Place)> {
+    let words = container.prestop_run();
+    for (at, word) in words.iter().enumerate() {
+        match word.text().and_then(|text| text.strip_prefix(flag)) {
+            Some("") => {
+                let value = words.get(at + 1)?;
+                return Some((value.text()?, value.place));
+            }
+            Some(rest) => {
+                if let Some(value) = rest.strip_prefix('=') {
+                    return Some((value, word.place));
+                }
+            }
+            None => {}
+        }
+    }
+    None
+}
+
+fn length(
+    text: &str,
+    place: Place,
+    name: &str,
+    rule: Rule,
+    found: &mut Found,
+) -> Option<(Duration, Place)> {
+    if text.contains("$(") {
+        // A variable's value, known in the cluster.
+        return None;
+    }
     let length = seconds(text);
     if length.is_none() {
+        let advice = match rule {
+            Rule::PS107 => "a whole or decimal number: 10, say; in quotes where it is a variable",
+            _ => "65 for Eureka, say; in quotes, as all annotations and variables",
+        };
         found.add(
-            Rule::PS105,
-            said.place,
+            rule,
+            place,
             format!("{name} is {text:?}, which is no number of seconds"),
-            "65 for Eureka, say; in quotes, as all annotations and variables",
+            advice,
         );
     }
-    length.map(|length| (length, said.place))
+    length.map(|length| (length, place))
 }
 
 /// `25`, `25s`, `0.5`: as the binary reads them.

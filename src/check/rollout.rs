@@ -119,8 +119,10 @@ fn deployment(object: Object<'_>, together: &[Object<'_>], found: &mut Found) {
     let default = Amount::Percent(25);
     let unavailable = Amount::of(unavailable, found).unwrap_or(default);
     let surge = Amount::of(surge, found).unwrap_or(default);
-    // Unsaid it is 1, where no autoscaler says otherwise.
-    let replicas = replicas(object, together).unwrap_or(1);
+    // Unsaid it is 1, or what an autoscaler makes of it that stands elsewhere; or this is a patch.
+    let Some(replicas) = replicas(object, together) else {
+        return;
+    };
     let (mut gone, more) = (
         unavailable.of_all(replicas, false),
         surge.of_all(replicas, true),

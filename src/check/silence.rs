@@ -118,7 +118,7 @@ fn silence(
         Ok(rules) => rules,
         Err(why) => {
             let advice = "write the rule and why it does not hold here, as in \
-                `prestop: allow PS301 tini is the entry point`";
+                `prestop: allow PS301 nobody sends it requests`";
             return say(Rule::PS001, why, advice);
         }
     };

@@ -14,8 +14,8 @@ use input::Input;
 /// A FILE is a file of one or more YAML documents, a directory (every .yaml and .yml below it) or `-`, the standard input:
 /// helm template RELEASE CHART | prestop check -
 ///
-/// A finding is silenced in the manifest, with a reason: a comment `# prestop: allow PS301 tini is the entry point` in its
-/// line or above it, or the annotation `prestop.rs/allow: "PS301 tini is the entry point"` of the object.
+/// A finding is silenced in the manifest, with a reason: a comment `# prestop: allow PS301 nobody sends it requests` in its
+/// line or above it, or the annotation `prestop.rs/allow: "PS301 nobody sends it requests"` of the object.
 ///
 /// RULE is an id (PS301), `warnings`, `errors` or `all`, several separated by commas; an id outweighs a group, then --deny
 /// outweighs --warn, and --warn outweighs --allow.

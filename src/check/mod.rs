@@ -21,7 +21,7 @@
 //! ",
 //! )?;
 //! assert_eq!(findings[0].rule, Rule::PS101);
-//! assert_eq!((findings[0].place.line, findings[0].container.as_deref()), (13, Some("app")));
+//! assert_eq!((findings[0].place.line, findings[0].container.as_deref()), (14, Some("app")));
 //! # Ok::<(), prestop::check::CheckError>(())
 //! ```
 //!

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,6 +20,8 @@ pub enum Trouble {
     None,
     /// Every piece of an answer takes this long.
     Slow(Duration),
+    /// The server hears this much later what was sent meanwhile, also when whoever sent it has hung up.
+    Late(Duration),
     /// Neither side hears the other; connections stay open. What was sent is lost.
     Partition,
     /// The same, but what was sent is heard as soon as this ends: the server stands still.
@@ -30,11 +32,20 @@ pub enum Trouble {
     Status(u16),
 }
 
+/// A piece of what the server heard, in the order in which it was passed on: mostly a whole request.
+#[derive(Clone, Debug)]
+pub struct Heard {
+    pub first_line: String,
+    /// It was held back by [`Trouble::Late`].
+    pub is_late: bool,
+}
+
 pub struct Proxy {
     pub at: SocketAddr,
     server: SocketAddr,
     trouble: watch::Sender<Trouble>,
     troubled: Arc<AtomicUsize>,
+    heard: Arc<Mutex<Vec<Heard>>>,
     /// Accepts, until the sender is dropped.
     task: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
     /// Its port while it does not listen, so that nobody else takes it: connections are refused.
@@ -62,6 +73,7 @@ impl Proxy {
             server,
             trouble: watch::channel(Trouble::None).0,
             troubled: Arc::default(),
+            heard: Arc::default(),
             task: None,
             port: Some(port),
         }
@@ -71,7 +83,7 @@ impl Proxy {
     pub fn up(&mut self) {
         let listener = self.port.take().expect("it is down").listen(1024).unwrap();
         let (server, trouble) = (self.server, self.trouble.subscribe());
-        let troubled = self.troubled.clone();
+        let (troubled, heard) = (self.troubled.clone(), self.heard.clone());
         let (until, mut stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
@@ -81,7 +93,8 @@ impl Proxy {
                     _ = &mut stopped => break,
                     accepted = listener.accept() => {
                         let (client, _) = accepted.unwrap();
-                        connections.spawn(between(client, server, trouble.clone(), troubled.clone()));
+                        let (trouble, troubled) = (trouble.clone(), troubled.clone());
+                        connections.spawn(between(client, server, trouble, troubled, heard.clone()));
                     }
                 }
             }
@@ -110,6 +123,11 @@ impl Proxy {
             sleep(Duration::from_millis(5)).await;
         }
     }
+
+    /// What the server has heard until now.
+    pub fn heard(&self) -> Vec<Heard> {
+        self.heard.lock().unwrap().clone()
+    }
 }
 
 /// It is bound, and does not listen.
@@ -126,8 +144,18 @@ async fn between(
     server: SocketAddr,
     mut trouble: watch::Receiver<Trouble>,
     troubled: Arc<AtomicUsize>,
+    heard: Arc<Mutex<Vec<Heard>>>,
 ) {
     let met = || troubled.fetch_add(1, Ordering::SeqCst);
+    let hears = |piece: &[u8], is_late| {
+        let first_line = piece.split(|byte| *byte == b'\r').next();
+        let first_line = String::from_utf8_lossy(first_line.unwrap_or_default()).into_owned();
+        let piece = Heard {
+            first_line,
+            is_late,
+        };
+        heard.lock().unwrap().push(piece);
+    };
     let _ = client.set_nodelay(true);
     let Ok(mut server) = TcpStream::connect(server).await else {
         return;
@@ -147,9 +175,19 @@ async fn between(
             changed = trouble.changed() => changed.is_ok(),
             read = client.read(&mut out), if now != Trouble::Frozen => match read {
                 Ok(length @ 1..) => match now {
-                    Trouble::None => server.write_all(&out[..length]).await.is_ok(),
+                    Trouble::None => {
+                        hears(&out[..length], false);
+                        server.write_all(&out[..length]).await.is_ok()
+                    }
                     Trouble::Slow(_) => {
                         met();
+                        hears(&out[..length], false);
+                        server.write_all(&out[..length]).await.is_ok()
+                    }
+                    Trouble::Late(by) => {
+                        met();
+                        sleep(by).await;
+                        hears(&out[..length], true);
                         server.write_all(&out[..length]).await.is_ok()
                     }
                     Trouble::Partition | Trouble::Frozen | Trouble::Reset => {

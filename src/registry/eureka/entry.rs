@@ -199,9 +199,11 @@ impl Entry {
     async fn outlive_the_heartbeat(&mut self, by: Deadline) -> Result<(), RegistryError> {
         // Alone, it finds nothing to hand on, and nobody.
         if self.unanswered && self.client.servers() > 1 {
-            let silent = self
-                .ask_all(&mut vec![false; self.client.servers()], by)
-                .await?;
+            let mut listed = vec![false; self.client.servers()];
+            let silent = match self.ask_all(&mut listed, by).await {
+                Ok(silent) => silent,
+                Err(none_answers) => vec![none_answers.to_string()],
+            };
             if !silent.is_empty() {
                 return Err(RegistryError::unknown(format!(
                     "deleted; but the last heartbeat was not answered, and who may have it still does not answer and \

@@ -40,6 +40,8 @@ pub(super) struct Entry {
     leaving: bool,
     /// Some server was seen to list it after a deletion was sent, or was not asked since one went well.
     unconfirmed: bool,
+    /// The last heartbeat was not answered: the server may still take it, and hand it on to those that know of the deletion.
+    unanswered: bool,
 }
 
 impl Entry {
@@ -58,6 +60,7 @@ impl Entry {
             uncleared: !lock(&eureka.cleared).contains(instance.id()),
             leaving: false,
             unconfirmed: false,
+            unanswered: false,
         }
     }
 
@@ -131,12 +134,16 @@ impl Entry {
     }
 
     /// Asks every server whether it lists the instance, and notes the answers; one that does not answer in half of the
-    /// time leaves its note as it was.
+    /// time leaves its note as it was. What those said that did not, which may be nothing.
     ///
     /// # Errors
     ///
     /// When none answered.
-    async fn ask_all(&self, listed: &mut [bool], by: Deadline) -> Result<(), RegistryError> {
+    async fn ask_all(
+        &self,
+        listed: &mut [bool],
+        by: Deadline,
+    ) -> Result<Vec<String>, RegistryError> {
         let call = Call::new(Method::GET, &self.path);
         let half = by.min(Deadline::after(by.remaining() / 2));
         let asked = (0..listed.len()).map(|server| self.client.send_to(server, &call, half));
@@ -150,7 +157,7 @@ impl Entry {
         if failed.len() == listed.len() {
             return Err(RegistryError::new(failed.join("; ")));
         }
-        Ok(())
+        Ok(failed)
     }
 
     /// What the server says of it, if it knows it.
@@ -165,22 +172,48 @@ impl Entry {
         Ok(Some(info))
     }
 
-    /// Waits, as long as there is time, until no server lists it.
-    async fn is_listed_by_any(&self, by: Deadline) -> Result<bool, RegistryError> {
+    /// Waits, as long as there is time, until no server lists it. `None` where one that does not answer may bring it back.
+    async fn is_listed_by_any(&self, by: Deadline) -> Result<Option<bool>, RegistryError> {
         // The answer must be in before the deadline is over.
         let patience = by.earlier_by(by.remaining() / 4);
         // One that never answers lists nothing.
         let mut listed = vec![false; self.client.servers()];
         loop {
-            self.ask_all(&mut listed, by).await?;
+            let silent = self.ask_all(&mut listed, by).await?;
             if !listed.contains(&true) {
-                return Ok(false);
+                let may_come_back = self.unanswered && !silent.is_empty();
+                return Ok((!may_come_back).then_some(false));
             }
             if patience.is_over() {
-                return Ok(true);
+                return Ok(Some(true));
             }
             patience.min(Deadline::after(LOOK_AGAIN)).wait().await;
         }
+    }
+
+    /// Waits for the servers of which one may have a heartbeat that it did not answer.
+    ///
+    /// # Errors
+    ///
+    /// [Unknown](RegistryError::unknown) while one of them does not answer.
+    async fn outlive_the_heartbeat(&mut self, by: Deadline) -> Result<(), RegistryError> {
+        // Alone, it finds nothing to hand on, and nobody.
+        if self.unanswered && self.client.servers() > 1 {
+            let mut listed = vec![false; self.client.servers()];
+            let silent = match self.ask_all(&mut listed, by).await {
+                Ok(silent) => silent,
+                Err(none_answers) => vec![none_answers.to_string()],
+            };
+            if !silent.is_empty() {
+                return Err(RegistryError::unknown(format!(
+                    "deleted; but the last heartbeat was not answered, and who may have it still does not answer and \
+                     may bring the instance back: {}",
+                    silent.join("; ")
+                )));
+            }
+        }
+        self.unanswered = false;
+        Ok(())
     }
 
     /// Tells every server itself: they are no peers of the one that was asked, or it does not reach them.
@@ -208,7 +241,9 @@ impl Registration for Entry {
 
     async fn heartbeat(&mut self, by: Deadline) -> Result<Beat, RegistryError> {
         let call = Call::new(Method::PUT, format!("{}?status=UP", self.path));
+        self.unanswered = true;
         let answer = self.client.send(&call, by).await?;
+        self.unanswered = false;
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(Beat::Lost);
         }
@@ -251,6 +286,7 @@ impl Registration for Entry {
         if told_before {
             self.delete_everywhere(by).await;
         }
+        self.outlive_the_heartbeat(by).await?;
         Ok(gone)
     }
 
@@ -268,8 +304,8 @@ impl Registration for Entry {
         if self.leaving {
             let listed = self.is_listed_by_any(by).await?;
             // Whatever the one that was asked said: it may know less than the others.
-            self.unconfirmed = listed;
-            return Ok(Some(listed));
+            self.unconfirmed = listed.unwrap_or(self.unconfirmed);
+            return Ok(listed);
         }
         let call = Call::new(Method::GET, &self.path);
         let info = Self::is_there(self.client.send(&call, by).await?)?;

@@ -35,6 +35,11 @@
 //! is over before the next is sent, the deletion goes to the server that took the heartbeats, whose queue keeps the order, and the others
 //! are given the time to hear of it before they are told directly (S6).
 //!
+//! Where the last heartbeat was not answered, and a server does not answer after the deletion either, the outcome is
+//! unknown: it may wake up with that heartbeat, pass it on, and register the instance at the one that deleted it. One that
+//! kept an earlier heartbeat, and was followed by another server that answered the next, is not waited for: if it wakes
+//! up after the stop, the instance may be listed again for a lease.
+//!
 //! When clients notice, what to set on both sides, and what to do about a grace period of 30 s:
 //! [`_docs::registries`](crate::_docs::registries#eureka).
 

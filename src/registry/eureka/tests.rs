@@ -1,7 +1,7 @@
 //! The adapter against servers written out here: what is sent, and what becomes of every answer. Against the real
 //! server: `tests/conformance`.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -356,6 +356,31 @@ async fn a_server_that_lists_it_is_told_where_the_one_that_was_asked_never_knew_
     lists.asked();
     assert_eq!(entry.deregister(soon()).await.unwrap(), Gone::Removed);
     assert_eq!(lists.asked(), ["DELETE /o1"]);
+    assert_eq!(entry.is_listed(soon()).await.unwrap(), Some(false));
+}
+
+/// It would hand the heartbeat on when it wakes, get a 404, and register the instance where it was deleted.
+#[tokio::test]
+async fn a_server_that_may_still_have_a_heartbeat_is_waited_for() {
+    let is_frozen = Arc::new(AtomicBool::new(false));
+    let frozen = is_frozen.clone();
+    let one = Server::start(move |line| match frozen.load(Ordering::SeqCst) {
+        true => None,
+        false => well(line),
+    });
+    let (one, other) = (one.await, Server::start(well).await);
+    let mut entry = registered(&eureka(&[&one, &other])).await;
+    is_frozen.store(true, Ordering::SeqCst);
+    let by = || Deadline::after(Duration::from_secs(4));
+    let missed = entry.heartbeat(by()).await.unwrap_err();
+    assert!(missed.is_unknown(), "{missed}");
+    let error = entry.deregister(by()).await.unwrap_err();
+    assert!(error.is_unknown(), "{error}");
+    assert!(error.to_string().contains(&one.url), "{error}");
+    assert_eq!(other.asked(), ["DELETE /o1", "GET /o1"]);
+    assert_eq!(entry.is_listed(by()).await.unwrap(), None);
+    is_frozen.store(false, Ordering::SeqCst);
+    assert_eq!(entry.deregister(soon()).await.unwrap(), Gone::Removed);
     assert_eq!(entry.is_listed(soon()).await.unwrap(), Some(false));
 }
 

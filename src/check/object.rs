@@ -223,10 +223,22 @@ impl<'d> Container<'d> {
 
     /// Whether it has ports for others than a monitoring system and the kubelet, who lose nothing.
     pub(super) fn has_ports(self) -> bool {
+        self.for_requests().next().is_some()
+    }
+
+    /// Whether it is one of these ports.
+    pub(super) fn has_port(self, number: i64) -> bool {
+        let mut numbers = self
+            .for_requests()
+            .filter_map(|port| port.at("containerPort"));
+        numbers.any(|port| port.number() == Some(number))
+    }
+
+    fn for_requests(self) -> impl Iterator<Item = Node<'d>> {
         let words = [
             "metric", "prom", "monitor", "health", "probe", "debug", "pprof",
         ];
-        self.0.list("ports").any(|port| {
+        self.0.list("ports").filter(move |port| {
             let name = port.text_at("name").unwrap_or_default();
             !words.iter().any(|word| name.contains(word))
         })
@@ -269,18 +281,18 @@ impl<'d> Container<'d> {
         });
         let probes = ["readinessProbe", "livenessProbe", "startupProbe"];
         let asks = |path: &str| {
-            let mut paths = probes.iter().filter_map(|kind| {
-                let get = self.0.under(&[kind, "httpGet"])?;
-                get.text_at("path")
-            });
-            paths.any(|asked| asked == path)
+            let mut gets = probes
+                .iter()
+                .filter_map(|kind| self.0.under(&[kind, "httpGet"]));
+            gets.find(|get| get.text_at("path") == Some(path))
         };
+        let plainly = |path| asks(path).is_some_and(|get| get.text_at("scheme") != Some("HTTPS"));
         by_variable
             || by_hook
             || self.words().first().is_some_and(|word| is_prestop(word))
-            // Each alone is asked of many programs.
-            || asks("/startupz")
-            || asks("/readyz") && asks("/livez")
+            || asks("/startupz").is_some()
+            // Each alone is asked of many programs, and both of Kubernetes' own, by HTTPS.
+            || plainly("/readyz") && plainly("/livez")
     }
 }
 

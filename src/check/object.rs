@@ -205,20 +205,20 @@ impl<'d> Container<'d> {
 
     /// The options of `prestop run`, where that is what it runs: by its `command`, by `args` for an image whose ENTRYPOINT
     /// is `prestop`, or by `args` with the name.
-    pub(super) fn prestop_run(self) -> Vec<Node<'d>> {
+    pub(super) fn prestop_run(self) -> Option<Vec<Node<'d>>> {
         let both = self.0.list("command").chain(self.0.list("args"));
         let mut words: Vec<Node<'_>> = both.collect();
         let text = |at: usize| words.get(at).and_then(|word| word.text());
         let end = words.iter().position(|word| word.text() == Some("--"));
         let begin = match text(0) {
             Some(program) if is_prestop(program) && text(1) == Some("run") => 2,
-            // Others have a `run`, too: with a `--` behind it as good as none.
+            // Others have a `run`, too; ours has a `--` behind it.
             Some("run") if self.0.at("command").is_none() && end.is_some() => 1,
-            _ => return Vec::new(),
+            _ => return None,
         };
         words.truncate(end.unwrap_or(words.len()));
         words.drain(..begin.min(words.len()));
-        words
+        Some(words)
     }
 
     /// Whether it has ports for others than a monitoring system and the kubelet, who lose nothing.

@@ -129,9 +129,7 @@ fn stop_signal(pod: Pod<'_>, container: Container<'_>, found: &mut Found) {
     if !container.speaks_prestop() || name == "SIGTERM" {
         return;
     }
-    let words = container.words();
-    let runs =
-        words.first().is_some_and(|w| w.ends_with("prestop")) && words.get(1) == Some(&"run");
+    let runs = container.prestop_run().is_some();
     let (why, advice) = match name {
         "SIGQUIT" if runs => return,
         "SIGINT" => (

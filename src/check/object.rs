@@ -205,28 +205,40 @@ impl<'d> Container<'d> {
 
     /// The options of `prestop run`, where that is what it runs: by its `command`, by `args` for an image whose ENTRYPOINT
     /// is `prestop`, or by `args` with the name.
-    pub(super) fn prestop_run(self) -> Vec<Node<'d>> {
+    pub(super) fn prestop_run(self) -> Option<Vec<Node<'d>>> {
         let both = self.0.list("command").chain(self.0.list("args"));
         let mut words: Vec<Node<'_>> = both.collect();
         let text = |at: usize| words.get(at).and_then(|word| word.text());
         let end = words.iter().position(|word| word.text() == Some("--"));
         let begin = match text(0) {
             Some(program) if is_prestop(program) && text(1) == Some("run") => 2,
-            // Others have a `run`, too: with a `--` behind it as good as none.
+            // Others have a `run`, too; ours has a `--` behind it.
             Some("run") if self.0.at("command").is_none() && end.is_some() => 1,
-            _ => return Vec::new(),
+            _ => return None,
         };
         words.truncate(end.unwrap_or(words.len()));
         words.drain(..begin.min(words.len()));
-        words
+        Some(words)
     }
 
     /// Whether it has ports for others than a monitoring system and the kubelet, who lose nothing.
     pub(super) fn has_ports(self) -> bool {
+        self.for_requests().next().is_some()
+    }
+
+    /// Whether it is one of these ports.
+    pub(super) fn has_port(self, number: i64) -> bool {
+        let mut numbers = self
+            .for_requests()
+            .filter_map(|port| port.at("containerPort"));
+        numbers.any(|port| port.number() == Some(number))
+    }
+
+    fn for_requests(self) -> impl Iterator<Item = Node<'d>> {
         let words = [
             "metric", "prom", "monitor", "health", "probe", "debug", "pprof",
         ];
-        self.0.list("ports").any(|port| {
+        self.0.list("ports").filter(move |port| {
             let name = port.text_at("name").unwrap_or_default();
             !words.iter().any(|word| name.contains(word))
         })
@@ -269,18 +281,18 @@ impl<'d> Container<'d> {
         });
         let probes = ["readinessProbe", "livenessProbe", "startupProbe"];
         let asks = |path: &str| {
-            let mut paths = probes.iter().filter_map(|kind| {
-                let get = self.0.under(&[kind, "httpGet"])?;
-                get.text_at("path")
-            });
-            paths.any(|asked| asked == path)
+            let mut gets = probes
+                .iter()
+                .filter_map(|kind| self.0.under(&[kind, "httpGet"]));
+            gets.find(|get| get.text_at("path") == Some(path))
         };
+        let plainly = |path| asks(path).is_some_and(|get| get.text_at("scheme") != Some("HTTPS"));
         by_variable
             || by_hook
             || self.words().first().is_some_and(|word| is_prestop(word))
-            // Each alone is asked of many programs.
-            || asks("/startupz")
-            || asks("/readyz") && asks("/livez")
+            || asks("/startupz").is_some()
+            // Each alone is asked of many programs, and both of Kubernetes' own, by HTTPS.
+            || plainly("/readyz") && plainly("/livez")
     }
 }
 

@@ -114,7 +114,10 @@ fn fits(
     annotation: Option<Node<'_>>,
     found: &mut Found,
 ) {
-    if !container.speaks_prestop() && annotation.is_none() {
+    let by_flag = ["--lame-duck", "--visibility"]
+        .iter()
+        .any(|flag| option(container, flag).is_some());
+    if !container.speaks_prestop() && annotation.is_none() && !by_flag {
         return;
     }
     let Some(grace) = u64::try_from(grace)
@@ -186,7 +189,7 @@ fn setting(
 
 /// What an option of `prestop run` is given, in its own word behind a `=` or in the next one.
 fn option<'d>(container: Container<'d>, flag: &str) -> Option<(&'d str, Place)> {
-    let words = container.prestop_run();
+    let words = container.prestop_run()?;
     for (at, word) in words.iter().enumerate() {
         match word.text().and_then(|text| text.strip_prefix(flag)) {
             Some("") => {

@@ -12,20 +12,7 @@ const SLOW: i64 = 60;
 /// Seconds that a start may take before liveness kills it, at the least.
 const PATIENCE: i64 = 10;
 
-/// What services call the thing that says "send me nothing".
-const READY: [&str; 9] = [
-    "/readyz",
-    "/ready",
-    "/readiness",
-    "/health/ready",
-    "/health/readiness",
-    "/healthz/ready",
-    "/-/ready",
-    "/q/health/ready",
-    "/actuator/health/readiness",
-];
-
-/// What they call the thing that says "do not kill me".
+/// What services call the thing that says "do not kill me".
 const ALIVE: [&str; 8] = [
     "/livez",
     "/live",
@@ -162,13 +149,34 @@ fn path(get: Node<'_>) -> &str {
     path.split('?').next().unwrap_or(path).trim_end_matches('/')
 }
 
+/// Whether services call by it the thing that says "send me nothing": `/health/ready`, `/actuator/health/readiness`.
+fn is_ready(path: &str) -> bool {
+    matches!(
+        path.rsplit('/').next(),
+        Some("ready" | "readyz" | "readiness")
+    )
+}
+
+/// The port of this crate's probe listener and the one that liveness asks, where that is for requests.
+fn other_port(container: Container<'_>, liveness: Node<'_>) -> Option<(i64, i64)> {
+    let readiness = container.0.under(&["readinessProbe", "httpGet"])?;
+    if !container.speaks_prestop() || path(readiness) != "/readyz" {
+        return None;
+    }
+    let actions = ["httpGet", "tcpSocket", "grpc"];
+    let action = actions.iter().find_map(|action| liveness.at(action))?;
+    let ready = container.port(readiness.at("port")?)?;
+    let other = container.port(action.at("port")?)?;
+    (other != ready && container.has_port(other)).then_some((ready, other))
+}
+
 fn alive(container: Container<'_>, liveness: Node<'_>, found: &mut Found) {
     let asked = asks(container, liveness);
     let readiness = container
         .0
         .at("readinessProbe")
         .and_then(|probe| asks(container, probe));
-    let by_its_name = matches!(asked, Some(Asks::Http(path, _)) if READY.contains(&path));
+    let by_its_name = matches!(asked, Some(Asks::Http(path, _)) if is_ready(path));
     // With this crate readiness fails while it drains, whatever it is asked by. Of others that is not known.
     let the_same = container.speaks_prestop() && asked.is_some() && asked == readiness;
     if by_its_name || the_same {
@@ -177,6 +185,14 @@ fn alive(container: Container<'_>, liveness: Node<'_>, found: &mut Found) {
             liveness.place,
             "liveness asks what readiness asks, which fails while the service starts, waits for a database or drains: the kubelet then kills a process that is at work",
             "ask /livez, which stays green to the end",
+        );
+    }
+    if let Some((ready, other)) = other_port(container, liveness) {
+        found.add(
+            Rule::PS402,
+            liveness.place,
+            format!("liveness asks port {other}, whose listener closes when the drain begins, and not port {ready} of /readyz: the kubelet then kills a process that is at work"),
+            format!("ask /livez of port {ready}, which is answered to the end"),
         );
     }
     let patience = seconds(liveness, "initialDelaySeconds", 0)

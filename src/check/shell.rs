@@ -56,6 +56,10 @@ pub(super) fn script<'w>(words: &[&'w str]) -> Option<(&'w str, &'w str)> {
 /// Whether the program that the script ends in gets the shell's signals: it replaces the shell, or the shell has a
 /// handler of its own.
 pub(super) fn hands_signals_on(shell: &str, script: &str) -> bool {
+    // Here-documents are not read: which of their lines are commands is not known here.
+    if script.contains("<<") && script.split_whitespace().any(|word| word == "exec") {
+        return true;
+    }
     let commands = commands(script);
     let replaces = |command: &Command| {
         let program = command.words.get(1);
@@ -64,7 +68,10 @@ pub(super) fn hands_signals_on(shell: &str, script: &str) -> bool {
     let handles = |command: &Command| {
         let mut signals = command.words.iter().skip(2);
         command.name() == "trap"
-            && command.words.get(1).is_some_and(|action| action != "-")
+            && command
+                .words
+                .get(1)
+                .is_some_and(|action| !["", "-"].contains(&action.as_str()))
             && signals.any(|s| ["TERM", "SIGTERM", "15", "EXIT", "0"].contains(&s.as_str()))
     };
     // bash replaces itself by a command that is all there is. dash, Debian's sh, does not.
@@ -279,6 +286,7 @@ mod tests {
             "if [ -f x ]; then exec a; else exec b; fi",
             "trap 'kill -TERM $PID' TERM INT; app & PID=$!; wait $PID",
             "A=1 exec app",
+            "cat > /etc/app <<END\nit's mine\nEND\nexec app",
         ] {
             assert!(hands_signals_on("sh", good), "{good}");
         }
@@ -291,6 +299,9 @@ mod tests {
             "exec > log; app",
             "trap - TERM; app",
             "trap 'x' HUP; app",
+            "trap '' TERM; app",
+            "trap \"\" TERM; app",
+            "cat > /etc/app <<END\nmine\nEND\napp",
             "echo exec app; app",
             "app # exec app",
         ] {

@@ -48,7 +48,7 @@ fn pid_1(container: Container<'_>, found: &mut Found) {
     let first = words
         .first()
         .map(|word| word.rsplit('/').next().unwrap_or(word));
-    let mut who = "PID 1";
+    let mut under_init = false;
     if let Some(init @ ("tini" | "dumb-init")) = first {
         let own = words
             .iter()
@@ -56,15 +56,20 @@ fn pid_1(container: Container<'_>, found: &mut Found) {
             .take_while(|word| word.starts_with('-'))
             .count();
         let options = &words[1..=own];
+        // `-g`, `-vg`.
+        let has = |letter| {
+            let mut clusters = options.iter().filter(|o| !o.starts_with("--"));
+            clusters.any(|cluster| cluster.contains(letter))
+        };
         let to_the_group = match init {
-            "tini" => options.contains(&"-g"),
-            _ => !options.iter().any(|o| ["-c", "--single-child"].contains(o)),
+            "tini" => has('g'),
+            _ => !has('c') && !options.contains(&"--single-child"),
         };
         if to_the_group {
             return;
         }
         words = &words[1 + own..];
-        who = "what the init process starts";
+        under_init = true;
     }
     let Some((shell, script)) = shell::script(words) else {
         return;
@@ -80,10 +85,21 @@ fn pid_1(container: Container<'_>, found: &mut Found) {
         }
         false => "start the program with `exec`, or give it as the command without a shell",
     };
+    let mut message = match under_init {
+        true => format!(
+            "what the init process starts is a shell ({shell} -c) that does not end in `exec`: it gets SIGTERM alone and, not being PID 1, dies of it; PID 1 ends with it, and the program under the shell is cut at once"
+        ),
+        false => format!(
+            "PID 1 is a shell ({shell} -c) that does not end in `exec`: SIGTERM stays with it, so the program hears nothing and is killed when the grace period is over"
+        ),
+    };
+    if container.0.at("command").is_none() {
+        message.push_str("; unless the image's ENTRYPOINT hands signals on");
+    }
     found.add(
         Rule::PS301,
         at.map_or(container.0.place, |at| at.place),
-        format!("{who} is a shell ({shell} -c) that does not end in `exec`: SIGTERM stays with it, so the program hears nothing and is killed when the grace period is over"),
+        message,
         advice,
     );
 }
@@ -113,9 +129,7 @@ fn stop_signal(pod: Pod<'_>, container: Container<'_>, found: &mut Found) {
     if !container.speaks_prestop() || name == "SIGTERM" {
         return;
     }
-    let words = container.words();
-    let runs =
-        words.first().is_some_and(|w| w.ends_with("prestop")) && words.get(1) == Some(&"run");
+    let runs = container.prestop_run().is_some();
     let (why, advice) = match name {
         "SIGQUIT" if runs => return,
         "SIGINT" => (

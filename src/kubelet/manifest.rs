@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::Deserialize;
+use serde_yaml_ng::Value;
 
 /// A pod as the kubelet sees it. From a manifest by [`Pod::from_yaml`], or by hand.
 #[derive(Clone, Debug, Deserialize)]
@@ -362,8 +363,8 @@ impl Pod {
     }
 
     /// The pod of the one workload in this text, one or more YAML documents: a Pod, Deployment, StatefulSet,
-    /// DaemonSet, ReplicaSet, Job or CronJob. Documents of other kinds are passed over, and so is what the kubelet
-    /// needs not know.
+    /// DaemonSet, ReplicaSet, Job or CronJob, in a `List`, too. Documents of other kinds are passed over, and so is what
+    /// the kubelet needs not know.
     ///
     /// # Errors
     ///
@@ -387,34 +388,30 @@ impl Pod {
         }
     }
 
-    /// Every workload in this text with its pod, named as in `Deployment/orders`.
+    /// Every workload in this text with its pod, named as in `Deployment/orders`; those in a `List`, too. Merge keys
+    /// (`<<`) are resolved.
     ///
     /// # Errors
     ///
-    /// When the text is not YAML (with line and column) or a field has the wrong type.
+    /// When the text is not YAML (with line and column), a field has the wrong type, or a `<<` has no mapping.
     pub fn all_from_yaml(text: &str) -> Result<Vec<(String, Self)>, ManifestError> {
         let mut found = Vec::new();
         for document in serde_yaml_ng::Deserializer::from_str(text) {
-            let document = serde_yaml_ng::Value::deserialize(document)
+            let mut document = Value::deserialize(document)
                 .map_err(|error| ManifestError(format!("it is not YAML: {error}")))?;
-            let at = |path: &[&str]| path.iter().try_fold(&document, |value, key| value.get(key));
-            let Some(kind) = at(&["kind"]).and_then(|kind| kind.as_str()) else {
-                continue;
-            };
-            let spec = match kind {
-                "Pod" => at(&["spec"]),
-                "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "Job" => {
-                    at(&["spec", "template", "spec"])
+            document
+                .apply_merge()
+                .map_err(|error| ManifestError(format!("its merge keys (`<<`): {error}")))?;
+            let kind = document.get("kind").and_then(Value::as_str);
+            let items = document.get("items").and_then(Value::as_sequence);
+            match items.filter(|_| kind.is_some_and(|kind| kind.ends_with("List"))) {
+                Some(items) => {
+                    for item in items {
+                        found.extend(workload(item)?);
+                    }
                 }
-                "CronJob" => at(&["spec", "jobTemplate", "spec", "template", "spec"]),
-                _ => continue,
-            };
-            let name = at(&["metadata", "name"]).and_then(|name| name.as_str());
-            let name = format!("{kind}/{}", name.unwrap_or("?"));
-            let spec = spec.ok_or_else(|| ManifestError(format!("{name} has no pod spec")))?;
-            let pod = Self::deserialize(spec)
-                .map_err(|error| ManifestError(format!("the pod spec of {name}: {error}")))?;
-            found.push((name, pod));
+                None => found.extend(workload(&document)?),
+            }
         }
         Ok(found)
     }
@@ -434,4 +431,26 @@ impl Pod {
     pub fn running(&self) -> impl Iterator<Item = &Container> {
         self.sidecars().chain(&self.containers)
     }
+}
+
+/// The pod of an object, with the object's name, if it is of a kind that has one.
+fn workload(object: &Value) -> Result<Option<(String, Pod)>, ManifestError> {
+    let at = |path: &[&str]| path.iter().try_fold(object, |value, key| value.get(key));
+    let Some(kind) = at(&["kind"]).and_then(Value::as_str) else {
+        return Ok(None);
+    };
+    let spec = match kind {
+        "Pod" => at(&["spec"]),
+        "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "Job" => {
+            at(&["spec", "template", "spec"])
+        }
+        "CronJob" => at(&["spec", "jobTemplate", "spec", "template", "spec"]),
+        _ => return Ok(None),
+    };
+    let name = at(&["metadata", "name"]).and_then(Value::as_str);
+    let name = format!("{kind}/{}", name.unwrap_or("?"));
+    let spec = spec.ok_or_else(|| ManifestError(format!("{name} has no pod spec")))?;
+    let pod = Pod::deserialize(spec)
+        .map_err(|error| ManifestError(format!("the pod spec of {name}: {error}")))?;
+    Ok(Some((name, pod)))
 }

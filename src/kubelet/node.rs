@@ -106,9 +106,9 @@ impl Node {
         })
     }
 
-    /// Starts the containers one after the other: sidecars first, each with its startup probe, then the others. The
-    /// postStart hook runs beside the container's program; the next container is not started before it has ended, and
-    /// nothing bounds it (R26).
+    /// Starts the containers one after the other, sidecars first. Startup probes are asked by [`ready`](Self::ready): no
+    /// container waits for a sidecar's. The postStart hook runs beside the container's program; the next container is not
+    /// started before it has ended, and nothing bounds it (R26).
     ///
     /// # Errors
     ///

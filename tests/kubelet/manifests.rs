@@ -128,3 +128,35 @@ fn what_is_wrong_with_a_manifest_is_said() {
         says(hook)
     );
 }
+
+#[test]
+fn merge_keys_are_resolved() {
+    let pod = Pod::from_yaml(
+        "x-common: &common { lifecycle: { preStop: { sleep: { seconds: 5 } } }, command: [/a] }\n\
+         kind: Pod\n\
+         spec:\n  containers:\n    - <<: *common\n      name: app\n      command: [/b]\n",
+    )
+    .unwrap();
+    let app = pod.container("app").unwrap();
+    assert_eq!(
+        app.lifecycle.pre_stop,
+        Some(Handler::Sleep { seconds: 5 }),
+        "a hook that stands in another mapping is a hook"
+    );
+    assert_eq!(app.command, ["/b"], "what is said here outweighs it");
+    let error = Pod::from_yaml("kind: Pod\nspec: { <<: 5, containers: [] }").unwrap_err();
+    assert!(error.to_string().contains("merge keys"), "{error}");
+}
+
+#[test]
+fn the_items_of_a_list_are_workloads() {
+    let list = "kind: List\nitems:\n  - { kind: Service }\n  - kind: Pod\n    metadata: { name: a }\n    spec: { containers: [{ name: app }] }\n";
+    let names = |text: &str| -> Vec<String> {
+        let pods = Pod::all_from_yaml(text).unwrap();
+        pods.into_iter().map(|(name, _)| name).collect()
+    };
+    assert_eq!(names(list), ["Pod/a"]);
+    let both = format!("{list}---\n{}", list.replace("List", "PodList"));
+    assert_eq!(names(&both), ["Pod/a", "Pod/a"]);
+    assert_eq!(names("kind: List\nitems: []"), [""; 0]);
+}

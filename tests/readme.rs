@@ -98,7 +98,9 @@ fn the_deployment_says_the_grace_period_twice_and_names_its_ports() {
     };
     let step: Value = serde_yaml_ng::from_str(step).expect("valid YAML");
     // tests/check runs it.
-    assert_eq!(step[0]["run"], "prestop check --format github deploy/");
+    let install = step[0]["run"].as_str().expect("a command");
+    assert!(README.contains(&format!("```sh\n{install}\n")), "{install}");
+    assert_eq!(step[1]["run"], "prestop check --format github deploy/");
     let deployment: Value = serde_yaml_ng::from_str(manifest).expect("valid YAML");
     assert_eq!(deployment["kind"], "Deployment");
     let pod = &deployment["spec"]["template"]["spec"];
